@@ -1,0 +1,3 @@
+"""Neuromorphic execution: event engine, compiler, chip targets and energy."""
+
+__all__: list[str] = []
