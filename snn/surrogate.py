@@ -127,7 +127,7 @@ class _Fire(torch.autograd.Function):
         ctx.save_for_backward(u)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         return gradient * ctx.derivative(ctx.saved_tensors[0], **ctx.values), None, None
 
 
@@ -234,7 +234,7 @@ CLOSED_FORMS: dict[type, ClosedForm] = {
 
 
 def closed_form(surrogate: object) -> ClosedForm | None:
-    """The closed form of a surrogate object; None where there is none or where it is switched to its smooth primitive."""
+    """The closed form of a surrogate object; None where it has none or is switched to its smooth primitive."""
     if not getattr(surrogate, "spiking", True):
         return None
     return CLOSED_FORMS.get(type(surrogate))

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from snn.declaration import NeuronModel
 from snn.errors import UnsupportedError
 from snn.kernels.call import NeuronCall, NeuronResult
 from snn.kernels.graph import TraceError
 from snn.kernels.reference import run_reference
-from snn.declaration import NeuronModel
 from snn.surrogate import closed_form
 
 BACKENDS = ("auto", "reference", "numba", "triton")

@@ -29,8 +29,8 @@ def kernel_layout(name: str, value: torch.Tensor, step_shape: torch.Size) -> Lay
     """
     if value.dim() > len(step_shape) or torch.broadcast_shapes(value.shape, step_shape) != step_shape:
         raise ShapeError(
-            f"parameter {name!r} has shape {tuple(value.shape)}, which does not broadcast against one step of the input, "
-            f"{tuple(step_shape)}; a value per channel of [B, C, H, W] has shape (C, 1, 1)"
+            f"parameter {name!r} has shape {tuple(value.shape)}, which does not broadcast against one step "
+            f"of the input, {tuple(step_shape)}; a value per channel of [B, C, H, W] has shape (C, 1, 1)"
         )
     shape = (1,) * (len(step_shape) - value.dim()) + tuple(value.shape)
     varying = [k for k, size in enumerate(shape) if size != 1]

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
+from snn.declaration import NeuronModel
 from snn.kernels import threads
 from snn.kernels.broadcast import Layout, kernel_layout, per_parameter
 from snn.kernels.call import NeuronCall, NeuronResult
 from snn.kernels.cpu_source import KernelSource, KernelSpec, backward_source, forward_source
 from snn.kernels.source_cache import load_source
 from snn.kernels.trace import TracedStep, is_switch, trace
-from snn.declaration import NeuronModel
 from snn.surrogate import ClosedForm, closed_form
 
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}

@@ -1,8 +1,8 @@
 """Exponentials that LLVM vectorises, for the generated CPU kernels.
 
 exp(x) = 2^k exp(r) with k = round(x / ln 2) and |r| <= ln(2) / 2; exp(r) is its Taylor series up to a term below the
-rounding error, 2^k is written into the exponent bits. Within 2 units in the last place; inputs are clamped to the range in
-which the result is a normal number.
+rounding error, 2^k is written into the exponent bits. Within 2 units in the last place; inputs are clamped to the range
+in which the result is a normal number.
 """
 
 from __future__ import annotations

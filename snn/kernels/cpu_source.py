@@ -1,10 +1,10 @@
 """Generates the source text of the CPU kernels of one neuron: all T steps, forward and backward.
 
-The shape of every kernel is the same: blocks of WIDTH neurons outside, time inside, neurons innermost, so that states stay
-in cache and the innermost loop vectorises. `work` holds one row of WIDTH values per state and per-neuron parameter. The
-backward kernel recomputes the states of a block from the input, keeps the few values that the adjoint reads again (the
-first of them in the rows of g_x itself, which the adjoint overwrites), then walks back through time. In the text a state
-v is `s_v` and a parameter tau is `p_tau`, so no name of a model meets a name of the kernel.
+The shape of every kernel is the same: blocks of WIDTH neurons outside, time inside, neurons innermost, so that states
+stay in cache and the innermost loop vectorises. `work` holds one row of WIDTH values per state and per-neuron parameter.
+The backward kernel recomputes the states of a block from the input, keeps the few values that the adjoint reads again
+(the first of them in the rows of g_x itself, which the adjoint overwrites), then walks back through time. In the text a
+state v is `s_v` and a parameter tau is `p_tau`, so no name of a model meets a name of the kernel.
 """
 
 from __future__ import annotations
@@ -61,8 +61,13 @@ class KernelSource:
 
 def numba_dialect(dtype: str) -> Dialect:
     call = {
-        "exp": f"exp_{dtype}", "tanh": f"tanh_{dtype}", "log": "np.log", "sqrt": "np.sqrt", "abs": "abs", "rint": "np.rint",
-    }  # fmt: skip
+        "exp": f"exp_{dtype}",
+        "tanh": f"tanh_{dtype}",
+        "log": "np.log",
+        "sqrt": "np.sqrt",
+        "abs": "abs",
+        "rint": "np.rint",
+    }
     return Dialect(call, lambda c, a, b: f"{a} if {c} else {b}", lambda value: f"real({value!r})")
 
 
@@ -177,7 +182,7 @@ class _Writer:
         return names | {leaf("param", name): f"p_{name}" for name in self.spec.arrays}
 
     def _constants(self, roots: list[Node]) -> tuple[dict[Node, str], list[str]]:
-        """Names of everything that depends on scalar parameters alone, and the lines that compute it before the loops."""
+        """Names of what depends on scalar parameters alone, and the lines that compute it before the loops."""
         leaf = self.step.graph.leaf
         names = {leaf("param", name): f"p_{name}" for name in self.step.values if name not in self.spec.arrays}
         names |= {leaf("surrogate", name): f"surrogate_{name}" for name in self.form.params}
@@ -248,7 +253,9 @@ class _Writer:
         except (OSError, TypeError):
             step = "(its source text is not available)"
         return [
-            f'"""{kind.capitalize()} kernel of neuron {self.step.model.name!r}, {self.spec.dtype}; surrogate {self.form.name}; {switches}.',
+            f'"""{kind.capitalize()} kernel of neuron {self.step.model.name!r}, {self.spec.dtype}.',
+            "",
+            f"Surrogate {self.form.name}; {switches}.",
             "",
             "Generated; edits are lost. The step that it was traced from:",
             "",

@@ -136,7 +136,7 @@ class Symbol:
     def __float__(self) -> float:
         raise TraceError("float() or a function of module math on a traced value cannot be traced; use snn.ops")
 
-    __int__ = __index__ = __float__  # type: ignore[assignment]
+    __int__ = __index__ = __float__
 
     def __iter__(self) -> Iterator[Any]:
         raise TraceError("iterating over a traced value cannot be traced; a step function is scalar")

@@ -24,8 +24,8 @@ def cache_folder() -> Path:
 def load_source(name: str, source: str) -> ModuleType:
     """Imports `source` from a file of the cache folder, which is written first where it does not stand there yet.
 
-    The file's name holds `name` and a digest of the text: another text is another file, and Numba's compiled code beside
-    it is never stale. The file appears under its final name only when it is complete.
+    The file's name holds `name` and a digest of the text: another text is another file, and Numba's compiled code
+    beside it is never stale. The file appears under its final name only when it is complete.
 
     Raises:
         OSError: the folder cannot be written; the text names it and the variable that chooses another.

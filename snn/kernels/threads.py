@@ -1,8 +1,8 @@
 """Runs a kernel over ranges of neurons on a pool of threads.
 
 Kernels release the interpreter lock. Threads take the next range when they are done with one, so a busy core does not
-hold the others up; neurons do not interact, so results do not depend on who computed what. Numba's own parallel loops are
-not used: their fork and threading-layer rules would become the user's, and they share no cores with torch's pool.
+hold the others up; neurons do not interact, so results do not depend on who computed what. Numba's own parallel loops
+are not used: their fork and threading-layer rules would become the user's, and they share no cores with torch's pool.
 """
 
 from __future__ import annotations

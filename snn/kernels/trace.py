@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from snn.kernels.graph import Graph, Node, Symbol, TraceError
 from snn.declaration import NeuronModel
+from snn.kernels.graph import Graph, Node, Symbol, TraceError
 
 OUTPUT = "z"
 
@@ -55,7 +55,7 @@ def trace(model: NeuronModel, params: Mapping[str, Any]) -> TracedStep:
         output, new_states = model.step(x, s, p)
         if set(new_states) != set(model.state):
             raise ValueError(
-                f"neuron {model.name!r} declares the states {sorted(model.state)}, its step returned {sorted(new_states)}"
+                f"neuron {model.name!r} declares states {sorted(model.state)}, its step returned {sorted(new_states)}"
             )
         nodes = {name: x.lift(new_states[name]) for name in model.state}
         return TracedStep(model, switches, values, graph, x.lift(output), nodes)

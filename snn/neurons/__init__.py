@@ -1,11 +1,11 @@
 """Neuron models and their layers."""
 
+from snn.declaration import NeuronModel as NeuronModel
+from snn.declaration import neuron_model as neuron_model
 from snn.neurons.adaptive import ALIF as ALIF
 from snn.neurons.biophysical import AdEx as AdEx
 from snn.neurons.biophysical import Izhikevich as Izhikevich
 from snn.neurons.cuba import CubaLIF as CubaLIF
-from snn.declaration import NeuronModel as NeuronModel
-from snn.declaration import neuron_model as neuron_model
 from snn.neurons.graded import BipolarIF as BipolarIF
 from snn.neurons.graded import MultiSpikeLIF as MultiSpikeLIF
 from snn.neurons.lif import IF as IF

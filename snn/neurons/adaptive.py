@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from snn.neurons.checks import require_above
 from snn.declaration import neuron_model
+from snn.neurons.checks import require_above
 from snn.neurons.lif import RESET_PARAMS
 from snn.neurons.neuron import Neuron
-from snn.ops import spike
 from snn.neurons.reset import reset_voltage, resetting_spike
+from snn.ops import spike
 
 
 @neuron_model(

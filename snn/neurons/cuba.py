@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from snn.neurons.checks import require_within
 from snn.declaration import neuron_model
+from snn.neurons.checks import require_within
 from snn.neurons.lif import RESET_PARAMS
 from snn.neurons.neuron import Neuron
-from snn.ops import spike
 from snn.neurons.reset import reset_voltage
+from snn.ops import spike
 
 
 @neuron_model(state={"v": "v_reset", "c": 0.0}, params={"c_decay": 0.5, "v_decay": 0.75, **RESET_PARAMS})

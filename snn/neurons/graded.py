@@ -9,11 +9,11 @@ import torch
 from spikingjelly.activation_based import surrogate as sj
 from torch import nn
 
-from snn.neurons.checks import require_above
 from snn.declaration import neuron_model
+from snn.neurons.checks import require_above
 from snn.neurons.neuron import Neuron
-from snn.ops import select, spike
 from snn.neurons.reset import resetting_spike
+from snn.ops import select, spike
 
 
 @neuron_model(state={"v": "v_reset"}, params={"v_threshold": 1.0, "v_reset": None, "detach_reset": False})

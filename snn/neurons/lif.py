@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from snn.neurons.checks import require_above
 from snn.declaration import neuron_model
+from snn.neurons.checks import require_above
 from snn.neurons.neuron import Neuron
-from snn.ops import spike
 from snn.neurons.reset import reset_voltage
+from snn.ops import spike
 
 RESET_PARAMS: dict[str, float | bool | None] = {"v_threshold": 1.0, "v_reset": 0.0, "detach_reset": False}
 

@@ -12,11 +12,11 @@ from spikingjelly.activation_based import surrogate as sj
 from spikingjelly.activation_based.base import MemoryModule
 from torch import nn
 
+from snn.declaration import NeuronModel
 from snn.errors import ShapeError, closest
 from snn.kernels.backend import BACKENDS, Choice, choose, run
 from snn.kernels.call import NeuronCall, NeuronResult
 from snn.kernels.trace import is_switch
-from snn.declaration import NeuronModel
 
 State = dict[str, torch.Tensor]
 """Name of a state -> its values, shaped like one step of the input."""
@@ -42,8 +42,8 @@ class Neuron(MemoryModule):
 
     Args:
         model: what `neuron_model` returned.
-        values: parameters that differ from the model's defaults: numbers, or tensors that broadcast against one step of
-            the input ([C, 1, 1] for a value per channel, [N] per neuron); switches (None, booleans) as the model has them.
+        values: parameters that differ from the model's defaults: numbers, or tensors that broadcast against one step
+            of the input ([C, 1, 1] for a value per channel, [N] per neuron); switches (None, booleans) as in the model.
         learnable: names of the parameters to train.
         surrogate_function: SpikingJelly surrogate object; its derivative stands for that of the spike.
         step_mode: "s" or "m".
@@ -105,7 +105,7 @@ class Neuron(MemoryModule):
         return {name: getattr(self, name) for name in self.model.params}
 
     def forward(
-        self, x: torch.Tensor, *, state: State | None | _NotGiven = NOT_GIVEN, detach_state: bool = True
+        self, x: torch.Tensor, *, state: State | _NotGiven | None = NOT_GIVEN, detach_state: bool = True
     ) -> torch.Tensor | tuple[torch.Tensor, State]:
         """Spikes for `x`; with `state` given also the state after the last step.
 
@@ -121,7 +121,7 @@ class Neuron(MemoryModule):
         x_seq = x if self.step_mode == "m" else x.unsqueeze(0)
         carried = not isinstance(state, _NotGiven)
         start = self.model.start(self.call_params())
-        if carried and state is not None:
+        if not isinstance(state, _NotGiven) and state is not None:
             self._check_state(state, x_seq)
             start |= state
         elif not carried and self.step_mode == "s":
@@ -134,7 +134,7 @@ class Neuron(MemoryModule):
         for name, value in result.states.items():
             self._memories[name] = value if keep_graph else value.detach()
         if self.store_v_seq:
-            self.v_seq = result.sequences["v"] if "v" in result.sequences else None
+            self.v_seq = result.sequences.get("v")
         y = result.output if self.step_mode == "m" else result.output.squeeze(0)
         if not carried:
             return y
@@ -147,7 +147,7 @@ class Neuron(MemoryModule):
         return self.run_steps(self._choose(x_seq.device, params).backend, call)
 
     def run_steps(self, backend: str, call: NeuronCall) -> NeuronResult:
-        """Runs all steps of a call; a layer whose steps depend on each other through more than its states overrides this."""
+        """Runs all steps of a call; a layer whose steps depend on more than its own states overrides this."""
         return run(backend, call)
 
     def _choose(self, device: torch.device, params: Mapping[str, Any]) -> Choice:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from snn.declaration import neuron_model
 from snn.kernels.backend import run
 from snn.kernels.call import NeuronCall, NeuronResult
 from snn.neurons.checks import require_above
-from snn.declaration import neuron_model
 from snn.neurons.lif import leaky_integrate_and_fire
 from snn.neurons.neuron import Neuron
 
@@ -73,7 +72,7 @@ class RecurrentLIF(Neuron):
 
     def run_steps(self, backend: str, call: NeuronCall) -> NeuronResult:
         """Runs step after step, since each step's input needs the spikes of the one before."""
-        states: Mapping[str, Any] = dict(call.states)
+        states: dict[str, Any] = dict(call.states)
         states["z"] = torch.as_tensor(states["z"], dtype=call.x.dtype, device=call.x.device).expand(call.x.shape[1:])
         outputs, sequences = [], []
         for x_t in call.x:
