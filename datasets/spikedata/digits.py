@@ -24,7 +24,7 @@ TEST_COUNT = 360
 CONTENT = "sha256:87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
 
 
-def test_positions(labels: npt.NDArray[np.int64], test_count: int) -> npt.NDArray[np.int64]:
+def held_out_positions(labels: npt.NDArray[np.int64], test_count: int) -> npt.NDArray[np.int64]:
     """Return the sorted positions of the test images: stratified and fixed, see the top of this file.
 
     Args:
@@ -57,7 +57,7 @@ def read(split: str, root: str | os.PathLike[str] | None, download: bool) -> tup
     pixels = features.astype(np.uint8)
     verify_bytes(pixels.tobytes() + labels.astype(np.uint8).tobytes(), CONTENT, Path(datasets.__file__).parent)
     is_test = np.zeros(len(labels), dtype=bool)
-    is_test[test_positions(labels, TEST_COUNT)] = True
+    is_test[held_out_positions(labels, TEST_COUNT)] = True
     rows = is_test if split == "test" else ~is_test
     return (
         torch.from_numpy(pixels[rows].reshape(-1, 1, 8, 8)),

@@ -9,7 +9,7 @@ from spikedata.errors import DataError
 from spikedata.extras import require
 
 ROUNDS = 3
-CHUNK_BYTES = 1 << 16
+CHUNK_BYTES = 1 << 14  # also the most that a broken connection can lose
 TIMEOUT_S = 30.0
 
 

@@ -39,7 +39,7 @@ def read_content(path: Path) -> bytes:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(
             f"{path}: the gzip stream is truncated or damaged after {len(data)} bytes ({error}); "
-            "delete the file and load again to download it, or put the original file there"
+            "delete it and load again to download it, or put the original file there"
         ) from error
 
 
