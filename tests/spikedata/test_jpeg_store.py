@@ -22,6 +22,9 @@ def jpeg(colour: tuple[int, int, int], size: tuple[int, int] = (16, 8), mode: st
     return stream.getvalue()
 
 
+JPEG_BYTES = sum(len(jpeg(colour)) for colour in COLOURS)
+
+
 def write(path: Path, files: list[bytes], **changes: Any) -> Path:
     """Write a store with group "train"; `changes` replaces one of its arrays, or the classes."""
     arrays = {
@@ -54,7 +57,9 @@ def test_images_are_decoded_channels_first(path: Path) -> None:
     [
         ({"classes": ("dog", "cat")}, "attribute classes is"),
         ({"offset": np.array([0, 5])}, "train/offset must rise from 0"),
-        ({"offset": np.array([0, 9, 9, 2085])}, "train/offset must rise from 0"),
+        ({"offset": np.array([0, 9, 10, 11])}, "train/offset must rise from 0"),
+        ({"offset": np.array([0, 9, 9, JPEG_BYTES])}, "train/offset must rise from 0"),
+        ({"offset": np.array([1, 8, 9, JPEG_BYTES])}, "train/offset must rise from 0"),
         ({"label": np.zeros(4, np.uint8)}, "one per label"),
         ({"label": np.zeros(3)}, "must be uint8, int64, uint8, got uint8, int64, float64"),
     ],
