@@ -5,6 +5,7 @@ from pathlib import Path
 
 import platformdirs
 import pytest
+
 import spikedata
 from spikedata import DATASETS, DataError, load
 from spikedata.extras import require

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import spikedata
 import torch
+
+import spikedata
 from spikedata import DataError, cifar10
 from spikedata.formats.archive import read_members
 from spikedata.formats.cifar import parse_binary_batch, parse_pickle_batch

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from spikedata import DataError
 from spikedata.download import CHUNK_BYTES, RemoteFile, fetch
 

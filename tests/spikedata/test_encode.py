@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from spikedata import encode
 
 intensities = st.floats(0, 1, width=32)

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
+
 from spikedata import DataError
 from spikedata.formats.jpeg_store import read_jpeg_store
 

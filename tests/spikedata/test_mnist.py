@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import spikedata
 import torch
 from idx_writer import idx_bytes
+
+import spikedata
 from spikedata import DataError, mnist
 
 IMAGES = np.arange(3 * 28 * 28, dtype=np.uint8).reshape(3, 28, 28)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+
 import spikedata
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(spikedata.__path__, "spikedata."))
