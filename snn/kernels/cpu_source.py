@@ -1,9 +1,9 @@
 """Generates the source text of the CPU kernels of one neuron: all T steps, forward and backward.
 
-The shape of every kernel is the same: blocks of WIDTH neurons outside, time inside, neurons innermost, so that states
-stay in cache and the innermost loop vectorises. `work` holds one row of WIDTH values per state and per-neuron
-parameter. The backward kernel recomputes the states of a block from the input, keeps the few values that the adjoint reads again
-(the first of them in the rows of g_x itself, which the adjoint overwrites), then walks back through time. In the text a
+Every kernel has the same shape: blocks of WIDTH neurons outside, time inside, neurons innermost, so that states stay in
+cache and the innermost loop vectorises. `work` holds one row of WIDTH values per state and per-neuron parameter. The
+backward kernel recomputes the states of a block from the input, keeps the few values that the adjoint reads again (the
+first of them in the rows of g_x itself, which the adjoint overwrites), then walks back through time. In the text a
 state v is `s_v` and a parameter tau is `p_tau`, so no name of a model meets a name of the kernel.
 """
 
