@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ class NeuronModel:
     state: Mapping[str, float | str]
     params: Mapping[str, float | bool | None]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied by reference, as a function is: the model is the module's object of that name."""
+        return _declared, (self.step.__module__, self.step.__qualname__)
+
     def start(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """The starting value of each state under the given parameters."""
         values = {}
@@ -34,6 +39,13 @@ class NeuronModel:
             value = params[start] if isinstance(start, str) else start
             values[name] = 0.0 if value is None else value
         return values
+
+
+def _declared(module: str, name: str) -> NeuronModel:
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
 
 
 def neuron_model(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,8 +17,7 @@ from snn.surrogate import closed_form
 BACKENDS = ("auto", "reference", "numba", "triton")
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """A backend's name and why it was taken."""
 
     backend: str

@@ -27,7 +27,8 @@ def kernel_layout(name: str, value: torch.Tensor, step_shape: torch.Size) -> Lay
     Raises:
         ShapeError: the parameter does not broadcast against `step_shape`.
     """
-    if value.dim() > len(step_shape) or torch.broadcast_shapes(value.shape, step_shape) != step_shape:
+    fits = all(size in (1, whole) for size, whole in zip(reversed(value.shape), reversed(step_shape), strict=False))
+    if value.dim() > len(step_shape) or not fits:
         raise ShapeError(
             f"parameter {name!r} has shape {tuple(value.shape)}, which does not broadcast against one step "
             f"of the input, {tuple(step_shape)}; a value per channel of [B, C, H, W] has shape (C, 1, 1)"

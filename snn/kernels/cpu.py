@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.autograd.function import once_differentiable
 
 from snn.declaration import NeuronModel
+from snn.errors import UnsupportedError
 from snn.kernels import threads
 from snn.kernels.broadcast import Layout, kernel_layout, per_parameter
 from snn.kernels.call import NeuronCall, NeuronResult
@@ -187,8 +187,9 @@ class _Run(torch.autograd.Function):
         return (output, *ends, *sequences)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, g_output: torch.Tensor | None, *gradients: torch.Tensor | None) -> Any:
+        if torch.is_grad_enabled():  # asked for with create_graph=True
+            raise UnsupportedError("second derivatives do not exist in the CPU kernels; use backend='reference'")
         plan: _Plan = ctx.plan
         x, *tensors = ctx.saved_tensors
         starts = dict(zip(ctx.start_names, tensors, strict=False))

@@ -45,7 +45,7 @@ class ALIF(Neuron):
         Communications 2020 (ALIF).
 
     >>> ALIF(beta=1.0, step_mode="m")(torch.full((8, 1), 2.5)).flatten().tolist()
-    [1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    [1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]
     """
 
     def __init__(
