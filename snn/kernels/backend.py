@@ -11,6 +11,7 @@ from snn.declaration import NeuronModel
 from snn.errors import UnsupportedError
 from snn.kernels.call import NeuronCall, NeuronResult
 from snn.kernels.graph import TraceError
+from snn.kernels.plan import traced_step
 from snn.kernels.reference import run_reference
 from snn.surrogate import closed_form
 
@@ -26,12 +27,10 @@ class Choice(NamedTuple):
 
 def obstacle_to_kernel(model: NeuronModel, params: Mapping[str, Any], surrogate: object) -> str | None:
     """Why no kernel can be generated for this neuron, or None."""
-    from snn.kernels.cpu import kernels_for
-
     if closed_form(surrogate) is None:
         return f"surrogate {type(surrogate).__name__} has no closed form or is switched to its smooth primitive"
     try:
-        kernels_for(model, params)
+        traced_step(model, params)
     except TraceError as error:
         return str(error)
     return None
