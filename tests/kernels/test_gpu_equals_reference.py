@@ -129,18 +129,23 @@ def test_surrogates(surrogate: torch.nn.Module) -> None:
 def test_half_precision_input_with_float32_states(member: Member, dtype: torch.dtype) -> None:
     layer = member.build().to(DEVICE)
     x = member.currents(4, 5, 7, dtype=dtype).to(DEVICE)
-    if member.name == "recurrent_lif":  # its own product of spikes and weights is in the weights' dtype
-        layer.recurrent = torch.nn.Identity()
     results = []
-    for backend, current in (("reference", x.float()), ("triton", x)):
-        current = current.clone().requires_grad_()
-        result = layer.run_steps(backend, call_of(layer, current))
-        results.append((result, torch.autograd.grad(result.output.float().sum(), current)[0]))
+    for run, current in ((run_reference, x.float().requires_grad_()), (gpu.run_gpu, x.requires_grad_())):
+        result = run(call_of(layer, current, {}, *member_states(member)))
+        loss = 1024 * result.output.float().sum()  # AdEx's gradients are denormal numbers of float16 otherwise
+        results.append((result, torch.autograd.grad(loss, current)[0]))
     (reference, g_reference), (ours, gradient) = results
     assert ours.output.dtype == gradient.dtype == dtype
-    assert torch.equal(ours.output, reference.output.to(dtype))
-    assert all(state.dtype == torch.float32 or name == "z" for name, state in ours.states.items())
-    assert_close(gradient.float(), g_reference.to(dtype).float(), torch.finfo(dtype).eps)
+    one_digit = torch.finfo(dtype).eps  # Triton's interpreter cuts digits off where a GPU rounds
+    if member.name == "li":
+        assert_close(ours.output.float(), reference.output, one_digit)
+    else:
+        assert torch.equal(ours.output.float(), reference.output)
+    for name in member_states(member):
+        assert_close(ours.states[name], reference.states[name], 1e-5)
+        assert_close(ours.sequences[name], reference.sequences[name], 1e-5)
+        assert ours.states[name].dtype == ours.sequences[name].dtype == torch.float32
+    assert_close(gradient.float(), g_reference, one_digit)
 
 
 @pytest.mark.parametrize("decay_input", [True, False])
@@ -219,7 +224,7 @@ def test_no_gradient_is_prepared_where_none_is_asked_for() -> None:
 
 
 def test_the_same_bits_as_the_kernels_of_the_cpu() -> None:
-    for name in ("lif", "adex", "alif"):  # with exp in the surrogate, with exp in the step, with kept values
+    for name in ("adex", "alif"):  # with exp in the step and in the surrogate; both keep values aside
         member = next(m for m in NEURONS if m.name == name)
         layer = member.build()
         x = member.currents(7, 5, 7).requires_grad_()
