@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from snn.errors import UnsupportedError
-from snn.kernels import threads
+from snn.kernels import memory, threads
 from snn.kernels.broadcast import per_parameter
 from snn.kernels.call import NeuronCall, NeuronResult
 from snn.kernels.cpu_source import KernelSource, backward_source, forward_source
@@ -30,12 +30,12 @@ class _Kernel:
 
     def launch(self, arguments: list[Any], neurons: int, steps: int, dtype: str) -> None:
         def work(pieces: Iterable[tuple[int, int]]) -> None:
-            width, saved_rows = self.source.width, self.source.saved_rows
-            scratch = [np.empty(self.source.work_rows * width, dtype)]
-            if saved_rows is not None:
-                scratch.append(np.empty((steps, saved_rows * width), dtype))
-            for first, last in pieces:
-                self.function(*arguments, first, last, *scratch)
+            with memory.scratch(self.source.work_values, dtype) as values:
+                scratch = [values]
+                if self.source.saved_rows is not None:
+                    scratch.append(np.empty((steps, self.source.saved_rows * self.source.width), dtype))
+                for first, last in pieces:
+                    self.function(*arguments, first, last, *scratch)
 
         count = torch.get_num_threads()
         threads.run(work, threads.ranges(neurons, steps, count, self.source.width), count)
@@ -116,9 +116,9 @@ class _Run(torch.autograd.Function):
         starts = {name: value.detach() for name, value in zip(start_names, tensors, strict=False)}
         real = np.dtype(plan.spec.dtype).type
         rows, step = _steps(x.detach())
-        output = torch.empty(x.shape, dtype=x.dtype)
-        ends = [torch.empty(x.shape[1:], dtype=x.dtype) for _ in plan.states]
-        sequences = [torch.empty(x.shape, dtype=x.dtype) for _ in plan.spec.recorded]
+        output = memory.empty(x.shape, x.dtype)
+        ends = [memory.empty(x.shape[1:], x.dtype) for _ in plan.states]
+        sequences = [memory.empty(x.shape, x.dtype) for _ in plan.spec.recorded]
         arguments: list[Any] = [rows, step, _rows(output)]
         for name, end in zip(plan.states, ends, strict=True):
             arguments += [*_start(plan, name, starts), _flat(end)]
@@ -142,9 +142,9 @@ class _Run(torch.autograd.Function):
         real = np.dtype(plan.spec.dtype).type
         rows, step = _steps(x)
         neurons = rows.shape[1]
-        g_x = torch.empty(x.shape, dtype=x.dtype)
-        g_starts = {name: torch.empty(neurons, dtype=x.dtype) for name in plan.states}
-        g_params = {name: torch.empty(neurons, dtype=x.dtype) for name in plan.spec.learnable}
+        g_x = memory.empty(x.shape, x.dtype)
+        g_starts = {name: memory.empty((neurons,), x.dtype) for name in plan.states}
+        g_params = {name: memory.empty((neurons,), x.dtype) for name in plan.spec.learnable}
         g_ends, g_sequences = gradients[: len(plan.states)], gradients[len(plan.states) :]
 
         def whole(gradient: torch.Tensor | None) -> np.ndarray:

@@ -19,7 +19,9 @@ from snn.kernels.lower import backward_step, forward_step
 from snn.kernels.trace import TracedStep
 from snn.surrogate import ClosedForm
 
-WIDE, NARROW = 4096, 1024  # neurons in a block without and with a saved array beside it
+ROW_VALUES = 1 << 17  # values of all rows of a block, half a second-level cache in float32; long rows stream best
+NARROW = 1024  # neurons in a block that keeps an array of T rows beside it
+GAP = 80  # values between rows, so that equal places of two rows do not meet in one cache set
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,14 @@ class KernelSource:
 
     Attributes:
         width: neurons in a block.
-        work_rows: rows of `width` values in `work`.
+        work_values: length of `work`.
         saved_rows: rows of `width` values per step in `saved`; None for a kernel without that argument.
     """
 
     name: str
     text: str
     width: int
-    work_rows: int
+    work_values: int
     saved_rows: int | None
 
 
@@ -92,12 +94,14 @@ class _Writer:
             "range(z.shape[0])", [_X_T, _row("z"), *(_row(f"{name}_seq") for name in self.recorded)], body
         )
         block += [line for name in self.states for line in _lanes(f"{name}_end[low + j] = work[{name}_row + j]")]
-        return self._kernel("forward", arguments, [], names, block, self.states + self.arrays, None)
+        rows = self.states + self.arrays
+        return self._kernel("forward", arguments, [], names, block, rows, None, ROW_VALUES // max(len(rows), 1))
 
     def backward(self) -> KernelSource:
         plain = backward_step(self.step, self.form, self.spec.learnable)
         kept = [node for node in plain.kept if node.op != "input"]
-        width = WIDE if len(kept) <= 1 else NARROW
+        rows = self.states + self.arrays + self.learnable
+        width = ROW_VALUES // max(len(rows), 1) if len(kept) <= 1 else NARROW
         new_states, g_params = list(plain.new_states.values()), list(plain.g_params.values())
         gradients = [plain.g_input, *plain.g_states.values(), *g_params]
         constants, names = self._constants([*kept, *new_states, *gradients])
@@ -149,7 +153,6 @@ class _Writer:
             block += _lanes(f"g_{name}_start[low + j] = work[{name}_row + j]")
         for name in self.learnable:
             block += _lanes(f"{name}_out[low + j] = work[{name}_row + j]")
-        rows = self.states + self.arrays + self.learnable
         outputs = [f"{name}_out" for name in self.learnable]
         return self._kernel("backward", arguments, outputs, names, block, rows, max(len(kept) - 1, 0), width)
 
@@ -172,7 +175,7 @@ class _Writer:
 
     def _kernel(
         self, kind: str, arguments: list[str], outputs: list[str], constants: list[str], block: list[str],
-        rows: list[str], saved_rows: int | None, width: int = WIDE,
+        rows: list[str], saved_rows: int | None, width: int,
     ) -> KernelSource:  # fmt: skip
         for name in self.step.values:
             arguments += [f"p_{name}_values", f"p_{name}_inner"] if name in self.spec.arrays else [f"p_{name}"]
@@ -194,7 +197,7 @@ class _Writer:
             "",
             f"real = np.{dtype}",
             f"WIDTH = {width}",
-            *(f"{name}_row = {k} * WIDTH" for k, name in enumerate(rows)),
+            *(f"{name}_row = {k * (width + GAP)}" for k, name in enumerate(rows)),
             "",
             "",
             '@njit(cache=True, nogil=True, error_model="numpy")',
@@ -204,7 +207,7 @@ class _Writer:
         ]
         form = [self.form.name] if kind == "backward" else []
         name = "_".join([self.step.model.name, kind, *form, dtype])
-        return KernelSource(name, "\n".join(text), width, max(len(rows), 1), saved_rows)
+        return KernelSource(name, "\n".join(text), width, len(rows) * (width + GAP), saved_rows)
 
 
 _X_T = "x_t = x[t * x_step, low : low + n]"

@@ -7,12 +7,14 @@ import importlib.util
 import os
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from types import ModuleType
 
 import platformdirs
 
 FOLDER_VARIABLE = "SPIKELOOP_CACHE"
+_importing = threading.Lock()
 
 
 def cache_folder() -> Path:
@@ -32,16 +34,19 @@ def load_source(name: str, source: str) -> ModuleType:
     """
     digest = hashlib.sha256(source.encode()).hexdigest()[:12]
     module_name = f"spikeloop_kernel_{name}_{digest}"
-    if module_name in sys.modules:
+    with _importing:
+        if module_name not in sys.modules:
+            sys.modules[module_name] = _imported(module_name, cache_folder() / f"{name}_{digest}.py", source)
         return sys.modules[module_name]
-    path = cache_folder() / f"{name}_{digest}.py"
+
+
+def _imported(module_name: str, path: Path, source: str) -> ModuleType:
     if not path.exists():
         _write(path, source)
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
     spec.loader.exec_module(module)
     return module
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -167,13 +168,14 @@ def test_thread_count_changes_nothing() -> None:
 
 
 def test_scratch_and_outputs_hold_no_unwritten_cell(monkeypatch: pytest.MonkeyPatch) -> None:
-    def filled(*shape: Any, dtype: torch.dtype) -> torch.Tensor:
-        return torch.empty(*shape, dtype=dtype).fill_(float("nan"))
+    def filled(shape: Any, dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype).fill_(float("nan"))
 
     def filled_array(shape: Any, dtype: Any) -> Any:
         return torch.full(shape if isinstance(shape, tuple) else (shape,), float("nan")).numpy().astype(dtype)
 
-    monkeypatch.setattr(cpu, "torch", SimpleNamespace(**{**vars(torch), "empty": filled}))
+    monkeypatch.setattr(cpu.memory, "empty", filled)
+    monkeypatch.setattr(cpu.memory, "scratch", lambda size, dtype: nullcontext(filled_array(size, dtype)))
     monkeypatch.setattr(cpu, "np", SimpleNamespace(**{**vars(cpu.np), "empty": filled_array}))
     for member in NEURONS:
         x = member.currents(5, 2, 7).requires_grad_()

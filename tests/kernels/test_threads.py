@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from snn.kernels import threads
 
 
-@given(st.integers(1, 300_000), st.integers(1, 600), st.integers(1, 70), st.sampled_from([1024, 4096]))
+@given(st.integers(1, 300_000), st.integers(1, 600), st.integers(1, 70), st.sampled_from([1024, 43690, 131072]))
 def test_ranges_cover_every_neuron_once(neurons: int, steps: int, count: int, width: int) -> None:
     pieces = threads.ranges(neurons, steps, count, width)
     assert pieces[0][0] == 0
