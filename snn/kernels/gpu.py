@@ -73,7 +73,7 @@ class _Kernel:
     def run(self, grid: Callable[[Mapping[str, Any]], tuple[int]], arguments: list[Any]) -> None:
         """Hands the launch to Triton; products and sums are not fused, so that spikes do not depend on the device."""
         if self.interpreted:
-            self.function.fn[grid](*arguments, BLOCK=INTERPRETED_BLOCK)  # there is nothing to tune
+            self.function[grid](*arguments, BLOCK=INTERPRETED_BLOCK)
         else:
             self.function[grid](*arguments, enable_fp_fusion=False)
 
@@ -111,8 +111,10 @@ def _kernel(generate: Callable[..., GpuSource], step: TracedStep, form: ClosedFo
         from triton.runtime.interpreter import InterpretedFunction
 
         source = generate(step, form, spec)
-        function = getattr(load_source(source.name, source.text), source.kind)
-        _kernels[key] = _Kernel(function, source, isinstance(function.fn, InterpretedFunction))
+        module = load_source(source.name, source.text)
+        function = getattr(module, source.kind)
+        interpreted = isinstance(function, InterpretedFunction)  # there is nothing to time then
+        _kernels[key] = _Kernel(function if interpreted else module.tuned(), source, interpreted)
     return _kernels[key]
 
 

@@ -57,6 +57,8 @@ class GpuSpec:
 class GpuSource:
     """Generated text of the kernel `kind`, the names of its arguments, and the scratch that it needs.
 
+    Beside the kernel the text defines `tuned()`, which returns the kernel with its block size chosen by timing.
+
     Attributes:
         saved_rows: rows per step and neuron in `saved`; 0 for a kernel without that argument.
     """
@@ -271,17 +273,20 @@ class _Writer:
             f"real = tl.constexpr(tl.{dtype})",
             "",
             "",
-            "@triton.autotune(",
-            "    configs=[",
-            *indented(indented(configs)),
-            "    ],",
-            '    key=["steps_key", "neurons_key"],',
-            ")",
             '@triton.jit(do_not_specialize=["steps", "steps_key", "neurons_key"])',
             f"def {kind}(",
             *indented([f"{name}," for name in [*arguments, "BLOCK: tl.constexpr"]]),
             "):",
             *indented(lines),
+            "",
+            "",
+            "def tuned():",
+            "    return triton.autotune(",
+            "        configs=[",
+            *indented(indented(indented(configs))),
+            "        ],",
+            '        key=["steps_key", "neurons_key"],',
+            f"    )({kind})",
             "",
         ]
         form = [self.form.name] if kind == "backward" else []
