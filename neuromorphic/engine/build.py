@@ -10,7 +10,7 @@ import numpy as np
 from neuromorphic.engine import connectivity as rules
 from neuromorphic.engine.distributions import LOG_NORMAL, NORMAL, Distribution, encode
 from neuromorphic.engine.kernels import build_rows, finish_rows
-from neuromorphic.engine.kernels.counter_rng import stream
+from neuromorphic.engine.kernels.counter_rng import stream_reference
 from neuromorphic.engine.kernels.delivery import INDIVIDUAL, LONG_TERM, PER_SOURCE, SHORT_TERM, Tables
 from neuromorphic.engine.layout import Layout, global_cells, with_slots
 from neuromorphic.engine.network import Projection
@@ -41,8 +41,7 @@ class Generated:
 
 def sub_seed(seed: int, domain: int, number: int) -> np.uint64:
     """Key of an independent random stream."""
-    key = stream(np.uint64(seed % 2**64), np.uint64(domain))
-    return np.uint64(stream(np.uint64(key), np.uint64(number)))
+    return np.uint64(stream_reference(stream_reference(seed % 2**64, domain), number))
 
 
 def plan_tables(projections: list[Projection]) -> list[TablePlan]:

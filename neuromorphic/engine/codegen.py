@@ -86,14 +86,16 @@ def _update_source(index: int, kind: Kind) -> str:
     states, receptors = list(model.states), list(model.receptors)
     before = [f"c_{name} = constants[{k}]" for k, name in enumerate(kind.scalars)]
     reads = [f"s_{name} = tile[{k * TILE} + i]" for k, name in enumerate(states)]
-    reads += [f"x_{name} = tile[{(len(states) + k) * TILE} + i]" for k, name in enumerate(receptors)]
-    first = len(states) + len(receptors)
+    reads += [f"x_{name} = input_{k}[i]" for k, name in enumerate(receptors)]
+    first = len(states)
     reads += [f"c_{name} = tile[{(first + k) * TILE} + i]" for k, name in enumerate(kind.vectors)]
     writes = [f"tile[{k * TILE} + i] = n_{name}" for k, name in enumerate(states)]
+    writes += [f"input_{k}[i] = real(0.0)" for k in range(len(receptors))]
+    channels = ", ".join(f"input_{k}" for k in range(len(receptors)))
     loop = "\n".join([*reads, scalar_body(model), *writes, "flags[i] = z"])
     return (
-        '@njit(cache=True, error_model="numpy")\n'
-        f"def update_{index}(tile, n, constants, flags):\n"
+        '@njit(cache=True, _nrt=False, error_model="numpy")\n'
+        f"def update_{index}(tile, {channels}, n, constants, flags):\n"
         f'    """{model.name}: {model.equation}"""\n'
         + textwrap.indent("\n".join(before), "    ")
         + "\n    for i in range(n):\n"
@@ -110,14 +112,14 @@ from numba import njit
 from neuromorphic.engine.kernels.barrier import meet
 from neuromorphic.engine.kernels.delivery import deliver
 from neuromorphic.engine.kernels.scalar_operations import exp, exp_decay, maximum, minimum, select
-from neuromorphic.engine.kernels.step import add_drives, collect, emit_sources, load_input, merge_lists, sample
+from neuromorphic.engine.kernels.step import add_drives, collect, emit_sources, merge_lists, sample
 
 real = np.{dtype}
 TILE = {tile}
 '''
 
 _RUN = '''
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, _nrt=False, error_model="numpy")
 def update_block(b, begin, step, m, layout, drives, lists, samplers, state, constants, ring, scratch):
     """Advance the neurons of block b by m steps from ``step``; spikes go to the block's list."""
     position = 0
@@ -134,23 +136,21 @@ def update_block(b, begin, step, m, layout, drives, lists, samplers, state, cons
             else:
                 low = layout.bounds[p, b]
                 count = layout.bounds[p, b + 1] - low
-                size = layout.rows[p] * TILE
+                size, stride = layout.rows[p] * TILE, layout.stride[p, b]
                 numbers = constants[layout.constant_start[p]:]
                 for first in range(0, count, TILE):
                     n = min(TILE, count - first)
                     start = layout.tile_start[p, b] + first // TILE * size
                     tile = state[start : start + size]
-                    for r in range(layout.receptors[p]):
-                        cell = slot + layout.cell_start[p, b] + r * count + first
-                        load_input(ring, cell, n, tile, layout.states[p] + r)
-                    add_drives(drives, p, t, low + first, n, tile, layout.states[p], scratch.words[b], scratch.counts[b])
+                    cell = slot + layout.cell_start[p, b] + first
+                    add_drives(drives, p, t, low + first, n, ring, cell, stride, scratch.words[b], scratch.counts[b])
 {dispatch}
                     position = collect(flags, n, layout.first_id[p] + low + first, ids, position)
             scratch.segments[b, j, p] = position - before
         sample(samplers, b, t, begin, state)
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@njit(cache=True, _nrt=False, error_model="numpy", nogil=True)
 def advance(b, step, n_steps, chunk, layout, tables, {plastic}drives, lists, samplers, state, constants, ring, buffers,
             log_step, log_id, counts, cells):
     """Advance block b by n_steps, or fewer when the spike log fills; returns (steps done, spikes logged).
@@ -171,7 +171,7 @@ def advance(b, step, n_steps, chunk, layout, tables, {plastic}drives, lists, sam
         update_block(b, step, now, m, layout, drives, lists, samplers, state, constants, ring, scratch)
         meet(cells, blocks)
         first = logged
-        logged = merge_lists(scratch, m, now, steps, ids, logged, counts[b])
+        logged = merge_lists(scratch, b, m, now, steps, ids, logged, counts[b])
         deliver(b, layout, tables, ring, steps, ids, first, logged)
 {learn}        done += m
         turn = 1 - turn
@@ -187,9 +187,11 @@ def module_source(kinds: Sequence[Kind], dtype: str, plastic: bool) -> str:
     if plastic:
         parts.append("from neuromorphic.engine.kernels.long_term import deliver_plastic  # noqa: E402\n")
     parts += [_update_source(k, kind) for k, kind in enumerate(kinds)]
-    dispatch = [
-        f"{'if' if k == 0 else 'elif'} kind == {k}:\n    update_{k}(tile, n, numbers, flags)" for k in range(len(kinds))
-    ]
+    dispatch = []
+    for k, kind in enumerate(kinds):
+        places = ["cell", *(f"cell + {r} * stride" for r in range(1, len(kind.model.receptors)))]
+        channels = ", ".join(f"ring[{place} : {place} + n]" for place in places)
+        dispatch.append(f"{'el' if k else ''}if kind == {k}:\n    update_{k}(tile, {channels}, n, numbers, flags)")
     parts.append(
         _RUN.format(
             dispatch=textwrap.indent("\n".join(dispatch) or "pass", " " * 20),

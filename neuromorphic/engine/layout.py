@@ -1,7 +1,7 @@
 """Where every neuron's numbers live: blocks of targets for threads, tiles of states, cells of the input ring.
 
 Neurons of each population are cut into T contiguous ranges; range b of all populations is block b, the work of one
-thread. A block's states are stored in tiles: TILE neurons by rows [states, inputs, per-neuron constants], so one fused
+thread. A block's states are stored in tiles: TILE neurons by rows [states, per-neuron constants], so one fused
 loop walks over a single small array. The input ring holds, block after block, D time slots of one cell per neuron and
 receptor. A synapse is the packed number  offset = block base + delay * cells of the block + cell.
 """
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-TILE = 512  # neurons; a tile of six rows is 12 KiB of float32
+TILE = 1040  # neurons; rows 65 cache lines apart, because stores a multiple of 4 KiB away from a load delay it
 ALIGN = 16  # block edges are multiples of this, so that pairs of neurons share random words
 
 
@@ -28,6 +28,7 @@ class Layout(NamedTuple):
     tile_start: np.ndarray  # [P, T] first element of the range's tiles
     constant_start: np.ndarray  # [P]
     cell_start: np.ndarray  # [P, T] first cell within the block
+    stride: np.ndarray  # [P, T] cells from one receptor to the next: the width rounded up to whole cache lines
     block_cells: np.ndarray  # [T] cells of one slot
     block_base: np.ndarray  # [T] first element of the block's ring
     slots: np.ndarray  # [1] D
@@ -57,11 +58,12 @@ def make_layout(
     count = len(sizes)
     bounds = np.stack([split(n, blocks) for n in sizes])
     widths = np.diff(bounds, axis=1)  # [P, T]
-    rows = np.array(states) + np.array(receptors) + np.array(vectors)
+    rows = np.array(states) + np.array(vectors)
     tiles = -(-widths // TILE)
     extent = tiles * TILE * rows[:, None]
     tile_start = np.concatenate([[0], np.cumsum(extent.T.reshape(-1))[:-1]]).reshape(blocks, count).T
-    cells = widths * np.array(receptors)[:, None]
+    stride = -(-widths // ALIGN) * ALIGN
+    cells = stride * np.array(receptors)[:, None]
     cell_start = np.cumsum(cells, axis=0) - cells
     return Layout(
         bounds=bounds,
@@ -73,6 +75,7 @@ def make_layout(
         tile_start=np.ascontiguousarray(tile_start).astype(np.int64),
         constant_start=np.concatenate([[0], np.cumsum(constants)])[:-1].astype(np.int64),
         cell_start=cell_start.astype(np.int64),
+        stride=stride.astype(np.int64),
         block_cells=cells.sum(axis=0).astype(np.int64),
         block_base=np.zeros(blocks, dtype=np.int64),
         slots=np.zeros(1, dtype=np.int64),
@@ -90,6 +93,14 @@ def with_slots(layout: Layout, max_delay: int) -> Layout:
     return layout._replace(
         block_base=(np.cumsum(sizes) - sizes).astype(np.int64), slots=np.array([slots], dtype=np.int64)
     )
+
+
+def aligned_zeros(n: int, dtype: type) -> np.ndarray:
+    """[n] zeros that start on a cache line, so that no vector access is split over two."""
+    line = 64 // np.dtype(dtype).itemsize
+    block = np.zeros(n + line, dtype=dtype)
+    skip = (-block.ctypes.data) % 64 // block.itemsize
+    return block[skip : skip + n]
 
 
 def state_elements(layout: Layout) -> int:
@@ -118,7 +129,7 @@ def global_cells(layout: Layout, population: int) -> np.ndarray:
         width = edges[b + 1] - edges[b]
         first = before[b] + layout.cell_start[population, b]
         for r in range(cells.shape[0]):
-            cells[r, edges[b] : edges[b + 1]] = first + r * width + np.arange(width)
+            cells[r, edges[b] : edges[b + 1]] = first + r * layout.stride[population, b] + np.arange(width)
     return cells
 
 
@@ -144,7 +155,7 @@ def _ring_positions(layout: Layout, population: int) -> list[tuple[np.ndarray, i
     parts = []
     for b in range(len(edges) - 1):
         width = edges[b + 1] - edges[b]
-        cell = layout.cell_start[population, b] + np.arange(layout.receptors[population])[:, None] * width
+        cell = layout.cell_start[population, b] + np.arange(layout.receptors[population])[:, None] * layout.stride[population, b]
         slot = layout.block_base[b] + np.arange(slots)[:, None, None] * layout.block_cells[b]
         parts.append((slot + cell[None] + np.arange(width), int(edges[b]), int(edges[b + 1])))
     return parts

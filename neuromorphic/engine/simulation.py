@@ -64,8 +64,8 @@ class NumbaSimulation:
                 plans, plain, network.seed, self.h, self.dtype, self.blocks
             )
         self.chunk = int(min(shortest, MAX_CHUNK))
-        self.ring = np.zeros(int((self.layout.block_cells * self.layout.slots[0]).sum()), dtype=self.dtype)
-        self.state_array = np.zeros(layout.state_elements(self.layout), dtype=self.dtype)
+        self.ring = layout.aligned_zeros(int((self.layout.block_cells * self.layout.slots[0]).sum()), self.dtype)
+        self.state_array = layout.aligned_zeros(layout.state_elements(self.layout), self.dtype)
         self.constants = np.zeros(sum(len(k.scalars) if k else 0 for k in self.kind_of), dtype=self.dtype)
         self.rows = [layout.row_positions(self.layout, p.index) for p in network.populations]
         self.inputs: Inputs = assemble_inputs(network, self.layout, self.dtype)
@@ -89,6 +89,7 @@ class NumbaSimulation:
                 counts=np.zeros((self.blocks, layout.TILE), dtype=np.int32),
                 ids=np.zeros((self.blocks, most), dtype=np.int32),
                 segments=np.zeros((self.blocks, self.chunk, len(self.network.populations)), dtype=np.int64),
+                cursor=np.zeros((self.blocks, max(16, self.blocks)), dtype=np.int64),
             )
             for _ in range(2)
         )
@@ -120,7 +121,7 @@ class NumbaSimulation:
         first = int(self.layout.constant_start[population.index])
         for k, name in enumerate(kind.scalars):
             self.constants[first + k] = values[name]
-        row = int(self.layout.states[population.index] + self.layout.receptors[population.index])
+        row = int(self.layout.states[population.index])
         for k, name in enumerate(kind.vectors):
             self.state_array[self.rows[population.index] + (row + k) * layout.TILE] = values[name]
 

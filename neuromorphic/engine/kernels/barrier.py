@@ -61,7 +61,7 @@ def _offer_core(typing_context: Any) -> Any:
     return types.void(), generate
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy", _nrt=False)
 def meet(cells, threads):  # type: ignore[no-untyped-def]
     """Wait until all threads have called; cells [CELLS] int64 starts as zeros and is shared by them."""
     if threads == 1:

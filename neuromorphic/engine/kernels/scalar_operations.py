@@ -49,13 +49,13 @@ def _exp_single(x: Any) -> Any:
     return (p * r * r + r + ONE) * _power_of_two(k)
 
 
-def exp(x: Any) -> Any:
+def exp(x):  # type: ignore[no-untyped-def]
     """e to the power x."""
     return math.exp(x)
 
 
 @overload(exp, inline="never")
-def _overload_exp(x: Any) -> Any:
+def _overload_exp(x):  # type: ignore[no-untyped-def]
     if x == types.float32:
         return lambda x: _exp_single(x)
     return lambda x: math.exp(x)

@@ -61,21 +61,12 @@ class Scratch(NamedTuple):
     counts: np.ndarray  # [T, TILE] int32
     ids: np.ndarray  # [T, S] int32 spikes of a chunk: by step, then population, then neuron
     segments: np.ndarray  # [T, steps, P] spikes in each stretch of ids
+    cursor: np.ndarray  # [T, 16 or more] reading positions of each block's merge
 
 
-@njit(cache=True, error_model="numpy")
-def load_input(ring, first, n, tile, row):  # type: ignore[no-untyped-def]
-    """Move n ring cells into an input row and clear them."""
-    cells = ring[first : first + n]
-    out = tile[row * TILE : row * TILE + n]
-    for i in range(n):
-        out[i] = cells[i]
-    cells[:] = 0
-
-
-@njit(cache=True, error_model="numpy")
-def add_drives(drives, p, t, first_neuron, n, tile, first_row, words, counts):  # type: ignore[no-untyped-def]
-    """Add the Poisson stimuli of population p at step t to the input rows of a tile."""
+@njit(error_model="numpy", _nrt=False)
+def add_drives(drives, p, t, first_neuron, n, ring, cell, stride, words, counts):  # type: ignore[no-untyped-def]
+    """Add the Poisson stimuli of population p at step t to the ring cells of a tile, ``stride`` apart for receptors."""
     for q in range(drives.first[p], drives.first[p + 1]):
         low = max(drives.low[q] - first_neuron, 0)
         high = min(drives.high[q] - first_neuron, n)
@@ -83,14 +74,14 @@ def add_drives(drives, p, t, first_neuron, n, tile, first_row, words, counts):  
             continue
         thresholds = drives.thresholds[drives.threshold_start[q] : drives.threshold_start[q + 1]]
         draw_counts(stream(drives.key[q], np.uint64(t)), first_neuron, n, words, counts, drives.base[q], thresholds)
-        start = (first_row + drives.row[q]) * TILE
-        row = tile[start : start + n]
+        start = cell + drives.row[q] * stride
+        row = ring[start : start + n]
         weight = drives.weight[q]
         for i in range(low, high):
-            row[i] += weight * tile.dtype.type(counts[i])
+            row[i] += weight * ring.dtype.type(counts[i])
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy", _nrt=False)
 def collect(flags, n, first_id, ids, position):  # type: ignore[no-untyped-def]
     """Append the ids of set flags, eight flags at a time; returns the new length."""
     whole = (n + 7) // 8
@@ -106,7 +97,7 @@ def collect(flags, n, first_id, ids, position):  # type: ignore[no-untyped-def]
     return position
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy", _nrt=False)
 def emit_sources(layout, drives, lists, p, b, t, scratch, position):  # type: ignore[no-untyped-def]
     """Append the spikes of a source population in this block and step; returns the new length."""
     low, high = layout.bounds[p, b], layout.bounds[p, b + 1]
@@ -134,7 +125,7 @@ def emit_sources(layout, drives, lists, p, b, t, scratch, position):  # type: ig
     return position
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy", _nrt=False)
 def sample(samplers, b, t, step, state):  # type: ignore[no-untyped-def]
     """Copy recorded states of block b at step t; ``step`` is the step at which this call of the run loop began."""
     for k in range(samplers.population.shape[0]):
@@ -146,11 +137,12 @@ def sample(samplers, b, t, step, state):  # type: ignore[no-untyped-def]
                 samplers.out[out + samplers.column[e]] = state[samplers.position[e] + samplers.row[k] * TILE]
 
 
-@njit(cache=True, error_model="numpy")
-def merge_lists(scratch, m, step, log_step, log_id, position, counts):  # type: ignore[no-untyped-def]
+@njit(error_model="numpy", _nrt=False)
+def merge_lists(scratch, reader, m, step, log_step, log_id, position, counts):  # type: ignore[no-untyped-def]
     """Append the blocks' spikes in the order step, population, neuron, whatever the number of blocks."""
     blocks, _, populations = scratch.segments.shape
-    cursor = np.zeros(blocks, dtype=np.int64)
+    cursor = scratch.cursor[reader]
+    cursor[:] = 0
     for j in range(m):
         for p in range(populations):
             for b in range(blocks):

@@ -44,7 +44,7 @@ def poisson_thresholds(mean: float) -> tuple[int, np.ndarray]:
     return first, np.array(thresholds + [_TOP - 1] * padding, dtype=np.uint32)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(error_model="numpy", _nrt=False)
 def draw_counts(key, first_neuron, n, words, counts, base, thresholds):  # type: ignore[no-untyped-def]
     """Fill counts[0:n] for neurons first_neuron, ... (an even number) of the step whose stream is ``key``.
 
