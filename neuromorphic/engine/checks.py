@@ -24,6 +24,14 @@ def positive(where: str, name: str, value: Any, zero: bool = False) -> None:
         raise ValueError(f"{where}: {name} must be finite and {'>=' if zero else '>'} 0, got {value!r}")
 
 
+def number(where: str, name: str, value: Any) -> None:
+    """A finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{where}: {name} must be a number, got {value!r}")
+    if not np.isfinite(value):
+        raise ValueError(f"{where}: {name} must be finite, got {value!r}")
+
+
 def count(where: str, name: str, value: Any, low: int) -> None:
     """An integer >= low."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):

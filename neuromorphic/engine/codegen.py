@@ -24,7 +24,7 @@ from neuromorphic.engine.models import NeuronModel
 
 _FOLDER = Path(__file__).parent
 _DEPENDENCIES = ("kernels/scalar_operations.py", "kernels/counter_rng.py", "kernels/stimuli.py", "kernels/step.py", "kernels/barrier.py",
-                 "kernels/delivery.py", "kernels/long_term.py", "layout.py")  # fmt: skip
+                 "kernels/delivery.py", "kernels/long_term.py", "layout.py", "plasticity.py")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def advance(b, step, n_steps, chunk, layout, tables, {plastic}drives, lists, sam
     return done, logged
 '''
 
-_LEARN = "        deliver_plastic(b, layout, tables, plastic, ring, steps, ids, first, logged)\n"
+_LEARN = "        deliver_plastic(b, now, chunk, layout, tables, plastic, ring, steps, ids, first, logged)\n"
 
 
 def module_source(kinds: Sequence[Kind], dtype: str, plastic: bool) -> str:

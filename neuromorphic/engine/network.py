@@ -85,6 +85,8 @@ class Simulation(Protocol):
 
     def weights(self, projection: Projection) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]: ...
 
+    def reward(self, projection: Projection, amount: float) -> None: ...
+
     def save(self, path: str) -> None: ...
 
     def restore(self, path: str) -> None: ...
@@ -316,6 +318,11 @@ class Network:
     def synapses(self, projection: Projection) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """(pre, post, weight, delay_ms) of every synapse, plastic weights brought up to the current time."""
         return self._built().weights(projection)
+
+    def reward(self, projection: Projection, amount: float) -> None:
+        """Deliver a reward to a projection with `RewardSTDP` at the current time."""
+        checks.number("reward", "amount", amount)
+        self._built().reward(projection, amount)
 
     def save(self, path: str) -> None:
         """Write the whole dynamic state to an HDF5 file; a network of the same description restores it."""

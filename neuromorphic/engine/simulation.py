@@ -71,8 +71,8 @@ class NumbaSimulation:
         self.inputs: Inputs = assemble_inputs(network, self.layout, self.dtype)
         for population in network.populations:
             self._initialise(population)
-            self._write_constants(population)
-        self.learning = Learning(network, plans, self.layout, self.tables, self.h)
+            self.write_constants(population)
+        self.learning = Learning(network, plans, self.layout, self.tables, self.h, self.chunk)
         self.module = load(kinds, network.dtype, self.learning.active)
         self._allocate(neurons)
         self.clock = _Clock()
@@ -113,7 +113,8 @@ class NumbaSimulation:
                 values = values - population.values[spec.relative_to]
             self.state_array[self.rows[population.index] + k * layout.TILE] = values
 
-    def _write_constants(self, population: Population) -> None:
+    def write_constants(self, population: Population) -> None:
+        """Constants of a population for the interval that starts at the current step."""
         kind = self.kind_of[population.index]
         if kind is None:
             return
@@ -177,7 +178,7 @@ class NumbaSimulation:
         self._hand_over(before, logged, samplers.out, samplers.out_start)
         changed = self.inputs.changed(self.step)
         for population in changed:
-            self._write_constants(population)
+            self.write_constants(population)
         self.learning.after(self.step, self.log_id[0, :logged])
         return int(self.degrees[self.log_id[0, :logged]].sum())
 
@@ -217,6 +218,10 @@ class NumbaSimulation:
         """(pre, post, weight, delay_ms) of every synapse of a projection."""
         self.learning.flush(self.step)
         return build.synapse_list(self.learning.plans, projection, self.layout, self.tables, self.h)
+
+    def reward(self, projection: Projection, amount: float) -> None:
+        """Deliver a reward now."""
+        self.learning.reward(projection, amount, self.step)
 
     def save(self, path: str) -> None:
         """Write the dynamic state."""
