@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ class RunReport:
 
     Attributes:
         duration_ms: biological time covered (less than asked for when interrupted).
-        run_s, build_s: wall time of this run, and of the build before the first run.
+        run_s, build_s, compile_s: wall time of this run, of the build, and of loading or compiling the run loop.
         spikes: emitted spikes by population.
         synaptic_events: spikes times their out-degree, external Poisson events left out.
         neurons, synapses: sizes; bytes_per_synapse: connectivity only.
@@ -26,6 +26,7 @@ class RunReport:
     duration_ms: float
     run_s: float
     build_s: float
+    compile_s: float
     neurons: int
     synapses: int
     bytes_per_synapse: float
@@ -49,7 +50,14 @@ class RunReport:
 
 
 def peak_bytes() -> int:
-    """Largest resident memory of this process so far."""
+    """Largest resident memory of this process so far, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would include the parent's memory before exec
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

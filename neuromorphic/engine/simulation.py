@@ -78,6 +78,9 @@ class NumbaSimulation:
         self.clock = _Clock()
         self.degrees = self._out_degrees()
         self.build_s = time.perf_counter() - began
+        self._call(self.step, np.zeros(len(network.populations), dtype=np.int64))  # no step: compiles the loop
+        self.compile_s = time.perf_counter() - began - self.build_s
+        self.clock = _Clock()
 
     def _allocate(self, neurons: int) -> None:
         widths = np.diff(self.layout.bounds, axis=1).sum(axis=0)
@@ -151,6 +154,7 @@ class NumbaSimulation:
             duration_ms=(self.step - first) * self.h,
             run_s=seconds,
             build_s=self.build_s,
+            compile_s=self.compile_s,
             neurons=int(self.layout.first_id[-1]),
             synapses=size["synapses"],
             bytes_per_synapse=size["bytes_per_synapse"],
@@ -162,7 +166,7 @@ class NumbaSimulation:
     def _call(self, target: int, counts: np.ndarray) -> int:
         """One call of the compiled loop and the handing over of what it recorded; returns its synaptic events."""
         steps = min(self.clock.steps, target - self.step, self.inputs.next_change(self.step) - self.step)
-        steps = min(steps, self.learning.next_change(self.step) - self.step)
+        steps = max(0, min(steps, self.learning.next_change(self.step) - self.step))
         samplers = assemble_samplers(self.state_recorders, self.layout, self.rows, self.step, steps, self.dtype)
         before = self.step
         began = time.perf_counter()

@@ -89,20 +89,20 @@ def _catch_up(b, m, s, j, until, tables, plastic):  # type: ignore[no-untyped-de
     source = plastic.pre[m, 2] + s
     target = plastic.post[m, 2] + plastic.target[entry]
     d = np.int64(plastic.delay[entry])
-    size = plastic.step.shape[1]
+    mask = plastic.step.shape[1] - 1  # the history length is a power of two
     done, last = plastic.done[b, source], plastic.last[b, source]
     rule = plastic.rule[m]
     newest = plastic.count[target]
-    oldest = max(newest - size, 0)
+    oldest = max(newest - mask - 1, 0)
     first = newest
-    while first > oldest and plastic.step[target, (first - 1) % size] + d > done:
+    while first > oldest and plastic.step[target, (first - 1) & mask] + d > done:
         first -= 1
     w = np.float64(tables.weights[j])
     e = 0.0
     if rule == REWARD:
         e = plastic.eligibility[entry] * _decay(plastic, m, ELIGIBILITY, until - done)
     while first < newest:
-        place = first % size
+        place = first & mask
         arrival = plastic.step[target, place] + d
         if arrival > until:
             break
@@ -123,7 +123,7 @@ def _catch_up(b, m, s, j, until, tables, plastic):  # type: ignore[no-untyped-de
 def _pre_spike(b, m, s, t, low, high, tables, plastic, ring, base, turn, end):  # type: ignore[no-untyped-def]
     """Bring the row of source s up to step t, depress it, and deliver its weights."""
     source = plastic.pre[m, 2] + s
-    rule, size = plastic.rule[m], plastic.step.shape[1]
+    rule, mask = plastic.rule[m], plastic.step.shape[1] - 1
     last = plastic.last[b, source]
     fast = slow = 0.0
     if last >= 0:
@@ -135,10 +135,10 @@ def _pre_spike(b, m, s, t, low, high, tables, plastic, ring, base, turn, end):  
         d = np.int64(plastic.delay[entry])
         newest = _catch_up(b, m, s, j, t, tables, plastic)
         # Depression sees post spikes strictly before t - d.
-        while newest > 0 and plastic.step[target, (newest - 1) % size] + d >= t:
+        while newest > 0 and plastic.step[target, (newest - 1) & mask] + d >= t:
             newest -= 1
         if newest > 0:
-            place = (newest - 1) % size
+            place = (newest - 1) & mask
             k = plastic.mark[target, place] * _decay(plastic, m, MINUS, t - d - plastic.step[target, place])
             if rule == REWARD:
                 plastic.eligibility[entry] -= plastic.numbers[m, ALPHA] * k
@@ -155,15 +155,15 @@ def _pre_spike(b, m, s, t, low, high, tables, plastic, ring, base, turn, end):  
 @njit(error_model="numpy", _nrt=False)
 def _post_spike(m, target, t, plastic):  # type: ignore[no-untyped-def]
     """Append a spike to the history of a post neuron."""
-    size = plastic.step.shape[1]
+    mask = plastic.step.shape[1] - 1  # the history length is a power of two
     count = plastic.count[target]
     fast = slow = 0.0
     if count > 0:
-        before = (count - 1) % size
+        before = (count - 1) & mask
         gap = t - plastic.step[target, before]
         fast = plastic.mark[target, before] * _decay(plastic, m, MINUS, gap)
         slow = (plastic.second[target, before] + 1.0) * _decay(plastic, m, SECOND_POST, gap)
-    place = count % size
+    place = count & mask
     plastic.step[target, place] = t
     plastic.mark[target, place] = 1.0 if plastic.numbers[m, NEAREST] > 0.0 else fast + 1.0
     plastic.second[target, place] = slow
@@ -193,7 +193,7 @@ def deliver_plastic(b, now, chunk, layout, tables, plastic, ring, log_step, log_
     slots, cells = layout.slots[0], layout.block_cells[b]
     turn = slots * cells
     end = layout.block_base[b] + turn
-    size = plastic.step.shape[1]
+    mask = plastic.step.shape[1] - 1  # the history length is a power of two
     for m in range(plastic.table.shape[0]):
         begin, count, place = plastic.post[m, 0], plastic.post[m, 1], plastic.post[m, 2]
         full = False
@@ -201,7 +201,7 @@ def deliver_plastic(b, now, chunk, layout, tables, plastic, ring, log_step, log_
             i = log_id[q] - begin
             if i >= 0 and i < count:
                 plastic.fill[b, place + i] += 1
-                full |= plastic.fill[b, place + i] > size - 2
+                full |= plastic.fill[b, place + i] > mask - 1
         if full:
             flush_block(b, m, now, chunk, layout, tables, plastic)
             for q in range(first, last):
