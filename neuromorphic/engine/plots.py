@@ -30,6 +30,8 @@ def raster_and_rate(
     FigureCanvasAgg(figure)
     raster, rate = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     total = sum(r.population.n for r in recorders.values())
+    drawn = sum(len(r.ids) for r in recorders.values()) * min(shown, total) / total
+    size = 2.0 if drawn < 20_000 else 0.5
     bottom, ticks = 0, []
     bin_ms = max(1.0, (stop_ms - start_ms) / 250)
     edges = np.arange(start_ms, stop_ms + bin_ms / 2, bin_ms)
@@ -41,7 +43,6 @@ def raster_and_rate(
         times, ids = times[inside], ids[inside]
         rows = max(1, round(min(shown, total) * n / total))
         seen = ids < rows
-        size = 2.0 if seen.sum() < 20_000 else 0.4
         raster.scatter(times[seen], bottom + ids[seen], s=size, c=colour, linewidths=0, rasterized=True)
         ticks.append((bottom + rows / 2, name))
         bottom += rows
@@ -50,7 +51,7 @@ def raster_and_rate(
     raster.set(title=title, ylim=(0, bottom), yticks=[t for t, _ in ticks], yticklabels=[n for _, n in ticks])
     raster.set_ylabel(f"population ({bottom} of {total} neurons)")
     rate.set(xlabel="time (ms)", ylabel=f"rate (Hz), {bin_ms:g} ms bins", xlim=(start_ms, stop_ms))
-    rate.set_ylim(bottom=0)
+    rate.set_ylim(0, 1.3 * max(rate.get_ylim()[1], 1.0))
     _legend(rate, len(recorders))
     figure.savefig(path, dpi=120)
 
