@@ -24,7 +24,7 @@ def to_step(time_ms: float, h: float) -> int:
     return NEVER if np.isinf(time_ms) else int(np.floor(time_ms / h + 0.5 + 1e-9))
 
 
-def _values_at(network: Network, population: Population, step: int, h: float) -> dict[str, Any]:
+def values_at(network: Network, population: Population, step: int, h: float) -> dict[str, Any]:
     """Parameters with the step currents that act on the interval from ``step`` to the next."""
     values = dict(population.values)
     for current in network.currents:
@@ -44,7 +44,7 @@ def _values_at(network: Network, population: Population, step: int, h: float) ->
 
 def fill_constants(network: Network, population: Population, kind: Kind, step: int, h: float) -> dict[str, Any]:
     """Constants of a population at a step, by name; float64."""
-    constants = kind.model.constants(_values_at(network, population, step, h), h)
+    constants = kind.model.constants(values_at(network, population, step, h), h)
     return {name: np.asarray(value, dtype=np.float64) for name, value in constants.items()}
 
 
@@ -56,7 +56,7 @@ def assemble_kinds(network: Network) -> tuple[list[Kind], list[int]]:
         if population.model is None:
             kind_of.append(-1)
             continue
-        constants = population.model.constants(_values_at(network, population, 0, network.dt_ms), network.dt_ms)
+        constants = population.model.constants(values_at(network, population, 0, network.dt_ms), network.dt_ms)
         scalars = tuple(name for name, value in constants.items() if not np.ndim(value))
         vectors = tuple(name for name, value in constants.items() if np.ndim(value))
         kind = Kind(population.model, scalars, vectors)
