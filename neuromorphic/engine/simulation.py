@@ -87,7 +87,7 @@ class NumbaSimulation:
         most = int(widths.max()) * self.chunk + 8
         self.buffers = tuple(
             Scratch(
-                flags=np.zeros((self.blocks, layout.TILE), dtype=np.uint8),
+                flags=np.zeros((self.blocks, -(-layout.TILE // 64) * 64), dtype=np.uint8),
                 words=np.zeros((self.blocks, layout.TILE // 2 + 8), dtype=np.uint64),
                 counts=np.zeros((self.blocks, layout.TILE), dtype=np.int32),
                 ids=np.zeros((self.blocks, most), dtype=np.int32),

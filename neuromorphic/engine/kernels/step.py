@@ -56,7 +56,7 @@ class Samplers(NamedTuple):
 class Scratch(NamedTuple):
     """Buffers of each block."""
 
-    flags: np.ndarray  # [T, TILE] uint8 spikes of a tile
+    flags: np.ndarray  # [T, TILE rounded up to 64] uint8 spikes of a tile
     words: np.ndarray  # [T, TILE / 2 + 8] uint64
     counts: np.ndarray  # [T, TILE] int32
     ids: np.ndarray  # [T, S] int32 spikes of a chunk: by step, then population, then neuron
@@ -83,14 +83,17 @@ def add_drives(drives, p, t, first_neuron, n, ring, cell, stride, words, counts)
 
 @njit(error_model="numpy", _nrt=False)
 def collect(flags, n, first_id, ids, position):  # type: ignore[no-untyped-def]
-    """Append the ids of set flags, eight flags at a time; returns the new length."""
-    whole = (n + 7) // 8
-    for i in range(n, whole * 8):
+    """Append the ids of set flags, looking at 64 flags at a time; returns the new length."""
+    groups = (n + 63) // 64
+    for i in range(n, groups * 64):
         flags[i] = 0
     words = flags.view(np.uint64)
-    for k in range(whole):
-        if words[k] != 0:
-            for i in range(k * 8, k * 8 + 8):
+    for g in range(groups):
+        k = g * 8
+        low = words[k] | words[k + 1] | words[k + 2] | words[k + 3]
+        high = words[k + 4] | words[k + 5] | words[k + 6] | words[k + 7]
+        if low | high:
+            for i in range(g * 64, g * 64 + 64):
                 if flags[i] != 0:
                     ids[position] = first_id + i
                     position += 1
