@@ -1,3 +1,8 @@
 """Data for spiking networks: loaders, downloads and encoders."""
 
-__all__: list[str] = []
+from spikedata import encode
+from spikedata.catalogue import DATASETS, load
+from spikedata.dataset import DatasetSpec, ImageDataset
+from spikedata.errors import DataError
+
+__all__ = ["DATASETS", "DataError", "DatasetSpec", "ImageDataset", "encode", "load"]

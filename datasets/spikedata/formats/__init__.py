@@ -1,0 +1,1 @@
+"""Parsers, one file format per module."""

@@ -1,0 +1,48 @@
+"""The console command `spikeloop` and its subcommands."""
+
+import sys
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from importlib.metadata import PackageNotFoundError, version
+
+
+def _train(arguments: Sequence[str]) -> int:
+    from snn.training.command_line import main as train_main
+
+    return train_main(arguments)
+
+
+# Subcommand: what it does, and the function that takes its arguments and returns the exit code.
+COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
+    "train": ("train a spiking network from a recipe", _train),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `spikeloop SUBCOMMAND ...`; return 0, or 2 for a wrong call."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if given else 2
+    if given[0] == "--version":
+        print(_version())
+        return 0
+    name, *rest = given
+    if name not in COMMANDS:
+        close = get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        print(f"error: unknown subcommand {name!r}{hint}\n\n{_usage()}", file=sys.stderr)
+        return 2
+    return COMMANDS[name][1](rest)
+
+
+def _usage() -> str:
+    lines = "\n".join(f"  {name:<10} {purpose}" for name, (purpose, _) in COMMANDS.items())
+    return f"usage: spikeloop [--version] SUBCOMMAND ...\n\n{lines}\n\nspikeloop SUBCOMMAND --help shows its arguments."
+
+
+def _version() -> str:
+    try:
+        return version("spikeloop")
+    except PackageNotFoundError:
+        return "not installed"

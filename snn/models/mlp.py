@@ -1,0 +1,72 @@
+"""Fully connected spiking network."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import nn
+
+from snn.models.neuron_choice import NeuronChoice, make_neuron
+from snn.models.readout import Readout, readout_layers
+from snn.models.stack import NOT_CARRIED, NotCarried, Stack, StackState
+
+
+class SpikingMLP(nn.Module):
+    """Linear layers with neurons between them and a linear readout at every step.
+
+    Each hidden layer: i[t] = W z[t] + b (batch-normalised if asked), z'[t] = neuron(i)[t]. Logits: y[t] = W z[t] + b.
+
+    Args:
+        input_shape: shape of one input without time and batch, flattened by the network.
+        classes: number of logits.
+        hidden: neurons of each hidden layer.
+        neuron: name in `snn`, {"class": name, **arguments}, or a function that makes a layer of neurons.
+        batch_norm: normalise the input current of each hidden layer over time and batch.
+        dropout: share of the spikes of each hidden layer set to zero in training, a new choice at every step.
+        readout: "linear", or "LI" for a leaky integrator after it.
+    Input: [T, B, *input_shape].
+    Returns: logits [T, B, classes]; with `state=` also the neurons' states, see `Stack`.
+    Raises: ValueError for a wrong size, neuron or readout.
+
+    >>> SpikingMLP(input_shape=(1, 8, 8), classes=10)(torch.zeros(4, 2, 1, 8, 8)).shape
+    torch.Size([4, 2, 10])
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        classes: int,
+        hidden: Sequence[int] = (256,),
+        neuron: NeuronChoice = "LIF",
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+        readout: Readout = "linear",
+    ) -> None:
+        super().__init__()
+        sizes = _positive_sizes("hidden", hidden)
+        layers: dict[str, nn.Module] = {"flatten": nn.Flatten()}
+        features = prod(input_shape)
+        for number, size in enumerate(sizes, start=1):
+            # The normalisation's shift takes the place of the bias.
+            layers[f"linear{number}"] = nn.Linear(features, size, bias=not batch_norm)
+            if batch_norm:
+                layers[f"norm{number}"] = nn.BatchNorm1d(size)
+            layers[f"neuron{number}"] = make_neuron(neuron)
+            if dropout:
+                layers[f"dropout{number}"] = nn.Dropout(dropout)
+            features = size
+        self.stack = Stack({**layers, **readout_layers(features, classes, readout)})
+
+    def forward(self, x: torch.Tensor, state: StackState | NotCarried | None = NOT_CARRIED) -> Any:
+        return self.stack(x, state)
+
+
+def _positive_sizes(argument: str, sizes: Sequence[int]) -> list[int]:
+    if (
+        isinstance(sizes, str)
+        or not isinstance(sizes, Sequence)
+        or not all(isinstance(n, int) and n > 0 for n in sizes)
+    ):
+        raise ValueError(f"{argument} must be a list of positive numbers, got {sizes!r}")
+    return list(sizes)

@@ -1,0 +1,119 @@
+"""The training step as Lightning sees it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import nn
+
+from snn.training.bptt import Loss, Rule
+from snn.training.seeding import ENCODE, EPOCH, EVALUATE, derived_seed, generator_states, set_all_generators
+from snn.training.spike_rates import SpikeCounter
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a training step is made of.
+
+    Args:
+        network: [T, B, ...] -> logits [T, B, classes].
+        rule: fills the gradients of a batch; see snn.training.bptt.
+        loss: of logits and labels, used in evaluation.
+        encode: (images [B, ...], seed) -> sequence [T, B, ...].
+        make_optimizer: network -> optimiser.
+        rate_factor: (step, step count, steps per epoch) -> factor on the learning rate.
+        clip_norm: largest norm of the gradient, None for no limit.
+        seed: of the run.
+        record: saved with every checkpoint under the key `spikeloop`, plain values.
+    """
+
+    network: nn.Module
+    rule: Rule
+    loss: Loss
+    encode: Callable[[torch.Tensor, int], torch.Tensor]
+    make_optimizer: Callable[[nn.Module], torch.optim.Optimizer]
+    rate_factor: Callable[[int, int, int], float]
+    clip_norm: float | None
+    seed: int
+    record: dict[str, Any]
+
+
+@dataclass
+class Totals:
+    """Sums over images, kept on the device so that no step waits for it."""
+
+    loss: torch.Tensor | float = 0.0
+    correct: torch.Tensor | float = 0.0
+    count: int = 0
+
+    def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """Add one batch: its mean loss, mean logits [B, classes] and labels [B]."""
+        self.loss = self.loss + loss.detach().to(torch.float64) * len(labels)
+        self.correct = self.correct + (logits.argmax(1) == labels).sum()
+        self.count += len(labels)
+
+
+class TrainingModule(LightningModule):
+    """Encodes each batch, lets the rule fill the gradients, and takes one optimiser step."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__()
+        # The rule calls backward itself, once per chunk of a truncated sequence.
+        self.automatic_optimization = False
+        self.network = parts.network
+        self.parts = parts
+        self.train_totals = Totals()
+        self.evaluation_totals: list[Totals] = []
+        self.spikes = SpikeCounter(parts.network)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.parts.make_optimizer(self.network)
+        step_count = int(self.trainer.estimated_stepping_batches)
+        steps_per_epoch = step_count // (self.trainer.max_epochs or 1)
+
+        def factor(step: int) -> float:
+            return self.parts.rate_factor(step, step_count, steps_per_epoch)
+
+        return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, factor)]
+
+    def on_train_epoch_start(self) -> None:
+        set_all_generators(derived_seed(self.parts.seed, EPOCH, self.current_epoch, self.global_rank))
+        self.train_totals = Totals()
+
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
+        images, labels = batch
+        seed = derived_seed(self.parts.seed, ENCODE, self.current_epoch, batch_idx, self.global_rank)
+        optimizer: Any = self.optimizers()
+        optimizer.zero_grad()
+        result = self.parts.rule(self.network, self.parts.encode(images, seed), labels, self.manual_backward)
+        optimizer.step()
+        schedule: Any = self.lr_schedulers()
+        schedule.step()
+        self.train_totals.add(result.loss, result.logits, labels)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        # Lightning calls this after it has undone the gradient scaling of mixed precision.
+        if self.parts.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.parts.clip_norm)
+
+    def on_validation_epoch_start(self) -> None:
+        self.evaluation_totals = [Totals(), Totals()]
+        self.spikes.reset()
+
+    def validation_step(
+        self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        images, labels = batch
+        seed = derived_seed(self.parts.seed, EVALUATE, dataloader_idx, batch_idx, self.global_rank)
+        x = self.parts.encode(images, seed)
+        if dataloader_idx == 0:  # the test images
+            with self.spikes.counting():
+                logits = self.network(x)
+        else:
+            logits = self.network(x)
+        self.evaluation_totals[dataloader_idx].add(self.parts.loss(logits, labels), logits.mean(0), labels)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["spikeloop"] = {**self.parts.record, "generators": generator_states()}

@@ -1,0 +1,200 @@
+"""What one training run is: the recipe, its checks, and its YAML form."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from snn.training.suggest import RecipeError, suggestion
+
+RECIPE_FOLDER = Path(__file__).parent / "recipes"
+
+
+def _require(condition: bool, key: str, expected: str, received: object) -> None:
+    if not condition:
+        raise RecipeError(f"{key} must be {expected}, got {received!r}")
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which images, in which batches.
+
+    Args:
+        name: data set known to spikedata, or `package.module:function` of your own (see docs/training.md).
+        root: folder with the files of the data set; null looks in SPIKEDATA_ROOT and then in the download folder.
+        batch_size: images per optimiser step, over all processes together.
+        val_fraction: share of the training images set aside for choosing the best epoch, 0 <= val_fraction < 1.
+        shift: largest random shift of a training image, in pixels, along each axis.
+        flip: flip each training image left to right with probability 1/2.
+        workers: loader processes; 0 slices batches in the training process, fastest for data held in memory.
+    """
+
+    name: str = "digits"
+    root: str | None = None
+    batch_size: int = 64
+    val_fraction: float = 0.0
+    shift: int = 0
+    flip: bool = False
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, "data.batch_size", ">= 1", self.batch_size)
+        _require(0 <= self.val_fraction < 1, "data.val_fraction", "in [0, 1)", self.val_fraction)
+        _require(self.shift >= 0, "data.shift", ">= 0 pixels", self.shift)
+        _require(self.workers >= 0, "data.workers", ">= 0", self.workers)
+
+
+@dataclass(frozen=True)
+class EncodingOptions:
+    """How an image becomes a sequence.
+
+    Args:
+        name: direct (the image at every step), rate (Bernoulli spikes) or latency (one spike, earlier for brighter pixels).
+        steps: number of time steps T.
+    """
+
+    name: Literal["direct", "rate", "latency"] = "direct"
+    steps: int = 4
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 1, "encoding.steps", ">= 1", self.steps)
+
+
+@dataclass(frozen=True)
+class ScheduleOptions:
+    """Learning rate over the run, updated at every optimiser step.
+
+    Args:
+        name: cosine (down to final_fraction at the last step) or constant.
+        warmup_epochs: length of the linear rise from zero at the start; fractions allowed.
+        final_fraction: last learning rate of the cosine, as a share of the optimiser's.
+    """
+
+    name: Literal["cosine", "constant"] = "cosine"
+    warmup_epochs: float = 0.0
+    final_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(self.warmup_epochs >= 0, "schedule.warmup_epochs", ">= 0", self.warmup_epochs)
+        _require(0 <= self.final_fraction <= 1, "schedule.final_fraction", "in [0, 1]", self.final_fraction)
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """Cross-entropy of the logits.
+
+    Args:
+        on: mean (of the logits averaged over time) or steps (of each step's logits, averaged over time).
+        label_smoothing: as in torch.nn.functional.cross_entropy, 0 <= label_smoothing < 1.
+    """
+
+    on: Literal["mean", "steps"] = "mean"
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.label_smoothing < 1, "loss.label_smoothing", "in [0, 1)", self.label_smoothing)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run.
+
+    Args:
+        data: images and batches.
+        encoding: from image to sequence.
+        network: `class` (a name from snn.models or `package.module.Class`) and its arguments.
+        optimizer: `class` (a name from torch.optim) and its arguments.
+        schedule: learning rate over the run.
+        loss: what is minimised.
+        bptt_steps: length of the chunks of truncated backpropagation through time; null goes through all steps.
+        clip_norm: largest norm of the gradient over all parameters; null does not clip.
+        epochs: passes over the training images.
+        seed: fixes weights, data order, augmentation, encoding and dropout.
+        accelerator: Lightning's choice of device kind (auto, cpu, gpu, ...).
+        devices: Lightning's number of devices per machine, list of indices, or auto.
+        num_nodes: number of machines.
+        strategy: Lightning's strategy (auto, ddp, ...).
+        precision: Lightning's precision (32-true, bf16-mixed, 16-mixed, 64-true, ...).
+        trainer: further arguments of lightning.Trainer.
+    """
+
+    data: DataOptions = field(default_factory=DataOptions)
+    encoding: EncodingOptions = field(default_factory=EncodingOptions)
+    network: dict[str, Any] = field(default_factory=lambda: {"class": "SpikingMLP"})
+    optimizer: dict[str, Any] = field(default_factory=lambda: {"class": "AdamW", "lr": 1e-3})
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
+    loss: LossOptions = field(default_factory=LossOptions)
+    bptt_steps: int | None = None
+    clip_norm: float | None = None
+    epochs: int = 10
+    seed: int = 0
+    accelerator: str = "auto"
+    devices: int | str | list[int] = "auto"
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key, given in (("network", self.network), ("optimizer", self.optimizer)):
+            _require("class" in given, key, "a mapping with the key 'class'", given)
+        _require(self.bptt_steps is None or self.bptt_steps >= 1, "bptt_steps", ">= 1 or null", self.bptt_steps)
+        _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "> 0 or null", self.clip_norm)
+        _require(self.epochs >= 1, "epochs", ">= 1", self.epochs)
+        _require(0 <= self.seed < 2**63, "seed", "in [0, 2**63)", self.seed)
+        _require(self.num_nodes >= 1, "num_nodes", ">= 1", self.num_nodes)
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with the package."""
+    return sorted(path.stem for path in RECIPE_FOLDER.glob("*.yaml"))
+
+
+def recipe_path(name_or_path: str) -> Path:
+    """Return the file of a shipped recipe's name or of a path.
+
+    Raises: RecipeError if there is neither.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    if name_or_path in recipe_names():
+        return RECIPE_FOLDER / f"{name_or_path}.yaml"
+    raise RecipeError(
+        f"--config: no file {name_or_path!r} and no shipped recipe of that name; {suggestion(path.stem, recipe_names())}"
+    )
+
+
+def check_keys(given: Mapping[str, Any], options: type, place: str = "") -> None:
+    """Raise RecipeError for a key that `options`, a dataclass, does not have; nested dataclasses included."""
+    known = {entry.name: entry.type for entry in fields(options)}
+    for key, value in given.items():
+        if key not in known:
+            raise RecipeError(f"unknown key {f'{place}{key}'!r}; {suggestion(str(key), known)}")
+        nested = known[key]
+        if isinstance(nested, type) and is_dataclass(nested):
+            if not isinstance(value, Mapping):
+                raise RecipeError(
+                    f"{place}{key} must be a mapping of {', '.join(f.name for f in fields(nested))}, got {value!r}"
+                )
+            check_keys(value, nested, f"{place}{key}.")
+
+
+def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe as plain nested dictionaries, every default spelled out."""
+    return asdict(recipe)
+
+
+__all__ = [
+    "RECIPE_FOLDER",
+    "DataOptions",
+    "EncodingOptions",
+    "LossOptions",
+    "Recipe",
+    "RecipeError",
+    "ScheduleOptions",
+    "check_keys",
+    "recipe_names",
+    "recipe_path",
+    "recipe_to_dict",
+]
