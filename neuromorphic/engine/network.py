@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -92,6 +93,12 @@ class Simulation(Protocol):
     def restore(self, path: str) -> None: ...
 
 
+def _is_declaration(model: Any) -> bool:
+    """Whether ``model`` was declared with `snn.neuron_model`; never imports the learning package."""
+    module = sys.modules.get("snn.declaration")
+    return module is not None and isinstance(model, module.NeuronModel)
+
+
 @dataclass(eq=False)
 class Network:
     """A network of point neurons on a time grid.
@@ -133,7 +140,7 @@ class Network:
 
     def population(
         self,
-        model: str | NeuronModel,
+        model: Any,
         n: int,
         *,
         name: str | None = None,
@@ -144,7 +151,7 @@ class Network:
         """Add n neurons.
 
         Args:
-            model: a name of ``MODELS``, a `NeuronModel`, "poisson" (parameter rate_hz: each source fires at most once
+            model: a name of ``MODELS``, a `NeuronModel`, a neuron declared with `snn.neuron_model`, "poisson" (parameter rate_hz: each source fires at most once
                 per step) or "spike_list" (parameters times_ms and ids: spikes to emit, times rounded to the grid).
             n: number of neurons, >= 1.
             name: label in results; default "model_index".
@@ -164,6 +171,10 @@ class Network:
             values = checks.source_values(model, parameters, n, self.dt_ms)
             population = Population(label, len(self.populations), n, None, values, {}, model, positions)
         else:
+            if _is_declaration(model):
+                from neuromorphic.engine.models.declared import from_declaration
+
+                model, parameters = from_declaration(model, parameters)
             description = model if isinstance(model, NeuronModel) else MODELS.get(model)
             if description is None:
                 raise unknown_name("neuron model", model, (*MODELS, *SOURCES))

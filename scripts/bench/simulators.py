@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BRIAN2 = ("brian2==2.9.0", "numpy<2.4", "setuptools")
 # name -> (network arguments, duration in ms, warm-up in ms, relative tolerance of rate and of CV, target ratio)
 CASES = {
-    "cuba": (["cuba"], 10000.0, 100.0, 0.05, 0.10, 3.0),
+    "cuba": (["cuba"], 10000.0, 100.0, 0.08, 0.10, 3.0),
     "coba": (["coba", "--seed", "2"], 1000.0, 100.0, 0.10, 0.10, None),
     "brunel-small": (["brunel", "--scale", "0.4"], 1000.0, 200.0, 0.02, 0.03, None),
     "brunel": (["brunel"], 1000.0, 200.0, 0.02, 0.03, 15.0),
