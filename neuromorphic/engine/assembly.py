@@ -93,10 +93,11 @@ def assemble_inputs(network: Network, layout: Layout, dtype: type) -> Inputs:
         for k, drive in mine:
             assert population.model is not None
             receptors = population.model.receptors
-            if drive.receptor is not None:
-                row = receptors.index(drive.receptor)
-            else:
-                row = int(len(receptors) == 2 and drive.weight < 0)
+            row = (
+                receptors.index(drive.receptor)
+                if drive.receptor is not None
+                else int(len(receptors) == 2 and drive.weight < 0)
+            )
             first, stop = to_step(drive.start_ms, h), to_step(drive.stop_ms, h)
             entries.append((population.index, row, drive.low, drive.high, first, stop, k))
             floats.append(abs(drive.weight) if population.model.conductance else drive.weight)

@@ -46,7 +46,9 @@ def sub_seed(seed: int, domain: int, number: int) -> np.uint64:
 
 def plan_tables(projections: list[Projection]) -> list[TablePlan]:
     """Group projections; tables with a weight per synapse come first."""
-    individual, shared, dynamic = TablePlan(INDIVIDUAL), [], []
+    individual = TablePlan(INDIVIDUAL)
+    shared: list[TablePlan] = []
+    dynamic: list[TablePlan] = []
     for projection in projections:
         if isinstance(projection.plasticity, ShortTermPlasticity):
             dynamic.append(TablePlan(SHORT_TERM, [projection]))
@@ -90,7 +92,7 @@ def build_tables(
         if plan.kind != PER_SOURCE:
             weighted = total
     offsets = np.empty(total, dtype=np.uint32)
-    weights = np.empty(weighted, dtype=dtype)
+    weights: np.ndarray = np.empty(weighted, dtype=dtype)
 
     edges = np.concatenate([[0], np.cumsum(layout.block_cells)])
     longest, shortest, too_far = 1, 2**62, 0
@@ -131,7 +133,9 @@ def _tables(
     blocks: int,
 ) -> Tables:
     sources = int(layout.first_id[-1])
-    row_weight = np.zeros((len(plans), sources if any(p.kind == PER_SOURCE for p in plans) else 0), dtype=dtype)
+    row_weight: np.ndarray = np.zeros(
+        (len(plans), sources if any(p.kind == PER_SOURCE for p in plans) else 0), dtype=dtype
+    )
     stp = np.zeros((len(plans), 3))
     stp_index = np.zeros(len(plans), dtype=np.int64)
     dynamic = 0

@@ -28,10 +28,12 @@ def fingerprint(simulation: NumbaSimulation) -> dict[str, Any]:
         "seed": network.seed,
         "dtype": network.dtype,
         "populations": [[p.name, p.model.name if p.model else p.source, p.n] for p in network.populations],
-        "projections": [[p.pre.name, p.post.name, type(p.rule).__name__, type(p.plasticity).__name__] for p in network.projections],
+        "projections": [
+            [p.pre.name, p.post.name, type(p.rule).__name__, type(p.plasticity).__name__] for p in network.projections
+        ],
         "synapses": int(simulation.tables.offsets.shape[0]),
         "recorders": [[type(r).__name__, r.population.name] for r in network.recorders],
-    }  # fmt: skip
+    }
 
 
 def save(simulation: NumbaSimulation, path: str) -> None:
@@ -92,7 +94,7 @@ def _save_learning(simulation: NumbaSimulation, group: Any) -> None:
     for name in _PER_SOURCE:
         group[name] = getattr(arrays, name)[0]
     group["fill"] = arrays.fill[0]
-    for name in ("count", "step", "mark", "second"):
+    for name in ("spikes", "step", "mark", "second"):
         group[name] = getattr(arrays, name)
     group["spike_counts"] = learning.spike_counts
     for m in range(len(learning.chosen)):
@@ -106,7 +108,7 @@ def _restore_learning(simulation: NumbaSimulation, group: Any) -> None:
     learning, arrays = simulation.learning, simulation.learning.arrays
     for name in (*_PER_SOURCE, "fill"):
         getattr(arrays, name)[:] = group[name][:][None]
-    for name in ("count", "step", "mark", "second"):
+    for name in ("spikes", "step", "mark", "second"):
         getattr(arrays, name)[:] = group[name][:]
     learning.spike_counts[:] = group["spike_counts"][:]
     for m in range(len(learning.chosen)):

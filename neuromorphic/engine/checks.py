@@ -85,7 +85,9 @@ def initial_values(model: NeuronModel, given: Mapping[str, Any], n: int) -> dict
             continue
         array = np.asarray(value, dtype=np.float64)
         if array.ndim and array.shape != (n,):
-            raise ValueError(f"{model.name}: initial {name} must be a number, a distribution or [{n}], got {array.shape}")
+            raise ValueError(
+                f"{model.name}: initial {name} must be a number, a distribution or [{n}], got {array.shape}"
+            )
         if not np.isfinite(array).all():
             raise ValueError(f"{model.name}: initial {name} must be finite")
     return dict(given)
@@ -174,7 +176,9 @@ def step_function(times_ms: Any, amplitudes: Any) -> tuple[np.ndarray, np.ndarra
     """Increasing times and their amplitudes."""
     times, values = np.asarray(times_ms, dtype=np.float64), np.asarray(amplitudes, dtype=np.float64)
     if times.ndim != 1 or times.shape != values.shape:
-        raise ValueError(f"drive_current: times_ms and amplitudes must be 1-D of equal length, got {times.shape} and {values.shape}")
+        raise ValueError(
+            f"drive_current: times_ms and amplitudes must be 1-D of equal length, got {times.shape} and {values.shape}"
+        )
     if not (np.isfinite(times).all() and np.isfinite(values).all()) or (times < 0).any() or (np.diff(times) <= 0).any():
         raise ValueError("drive_current: times_ms must be finite, >= 0 and increasing, amplitudes finite")
     return times, values

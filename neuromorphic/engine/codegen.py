@@ -23,8 +23,8 @@ from neuromorphic.engine.layout import TILE
 from neuromorphic.engine.models import NeuronModel
 
 _FOLDER = Path(__file__).parent
-_DEPENDENCIES = ("kernels/scalar_operations.py", "kernels/counter_rng.py", "kernels/stimuli.py", "kernels/step.py", "kernels/barrier.py",
-                 "kernels/delivery.py", "kernels/long_term.py", "layout.py", "plasticity.py")  # fmt: skip
+_KERNELS = ("scalar_operations", "counter_rng", "stimuli", "step", "barrier", "views", "delivery", "long_term")
+_DEPENDENCIES = (*(f"kernels/{name}.py" for name in _KERNELS), "layout.py", "plasticity.py")
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,22 @@ class Kind:
 class _Rename(ast.NodeTransformer):
     """``s.v`` -> ``s_v``, ``x["in"]`` -> ``x_in``, numbers -> ``real(number)``."""
 
-    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:  # noqa: N802
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         if isinstance(node.value, ast.Name) and node.value.id in ("s", "x", "c"):
             return ast.Name(f"{node.value.id}_{node.attr}", ast.Load())
         raise TypeError(f"step: attribute {node.attr!r} is not a state, an input or a constant")
 
-    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:  # noqa: N802
-        if isinstance(node.value, ast.Name) and node.value.id in ("s", "x", "c") and isinstance(node.slice, ast.Constant):
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        if (
+            isinstance(node.value, ast.Name)
+            and node.value.id in ("s", "x", "c")
+            and isinstance(node.slice, ast.Constant)
+            and isinstance(node.slice.value, str)
+        ):
             return ast.Name(f"{node.value.id}_{node.slice.value}", ast.Load())
         raise TypeError("step: only s, x and c may be indexed, by a name")
 
-    def visit_Constant(self, node: ast.Constant) -> ast.AST:  # noqa: N802
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
         if isinstance(node.value, bool) or not isinstance(node.value, int | float):
             return node
         return ast.Call(ast.Name("real", ast.Load()), [ast.Constant(float(node.value))], [])
@@ -75,6 +80,7 @@ def scalar_body(model: NeuronModel) -> str:
             lines.append(f"z = {ast.unparse(ast.fix_missing_locations(_Rename().visit(spike)))}")
             for key, value in zip(new.keys, new.values, strict=True):
                 assert isinstance(key, ast.Constant)
+                assert isinstance(key.value, str)
                 lines.append(f"n_{key.value} = {ast.unparse(ast.fix_missing_locations(_Rename().visit(value)))}")
         else:
             raise TypeError(f"{model.name}: step may only assign and return, found {type(statement).__name__}")

@@ -115,10 +115,21 @@ class Explicit:
                 raise ValueError(f"Explicit: {name} must be a 1-D integer array, got {index.dtype} {index.shape}")
             object.__setattr__(self, f"_{name}", index.astype(np.int64))
         if len(self._pre) != len(self._post):
-            raise ValueError(f"Explicit: pre and post must have equal length, got {len(self._pre)} and {len(self._post)}")
+            raise ValueError(
+                f"Explicit: pre and post must have equal length, got {len(self._pre)} and {len(self._post)}"
+            )
 
 
-Rule = AllToAll | OneToOne | FixedProbability | FixedInDegree | FixedOutDegree | FixedTotalNumber | DistanceDependent | Explicit
+Rule = (
+    AllToAll
+    | OneToOne
+    | FixedProbability
+    | FixedInDegree
+    | FixedOutDegree
+    | FixedTotalNumber
+    | DistanceDependent
+    | Explicit
+)
 _BY_NAME: dict[str, Rule] = {"all_to_all": AllToAll(), "one_to_one": OneToOne()}
 
 
@@ -136,6 +147,8 @@ def as_rule(rule: Any) -> Rule:
 def from_sparse(matrix: Any, n_pre: int, n_post: int) -> tuple[Explicit, np.ndarray]:
     """Rule and weights of the stored entries of a SciPy sparse matrix, row = source."""
     if matrix.shape != (n_pre, n_post):
-        raise ValueError(f"connect: sparse matrix must have shape (n_pre, n_post) = {(n_pre, n_post)}, got {matrix.shape}")
+        raise ValueError(
+            f"connect: sparse matrix must have shape (n_pre, n_post) = {(n_pre, n_post)}, got {matrix.shape}"
+        )
     entries = matrix.tocoo()
     return Explicit(entries.row, entries.col), np.asarray(entries.data, dtype=np.float64)

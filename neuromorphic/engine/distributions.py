@@ -39,7 +39,9 @@ class Normal:
         if not self.low < self.high:
             raise ValueError(f"Normal: low must be < high, got {self.low} and {self.high}")
         if not self.clip and not (self.low <= self.mean + 3 * self.std and self.high >= self.mean - 3 * self.std):
-            raise ValueError(f"Normal: [{self.low}, {self.high}] is more than 3 std from the mean {self.mean}; use clip")
+            raise ValueError(
+                f"Normal: [{self.low}, {self.high}] is more than 3 std from the mean {self.mean}; use clip"
+            )
 
 
 @dataclass(frozen=True)

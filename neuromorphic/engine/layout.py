@@ -98,7 +98,7 @@ def with_slots(layout: Layout, max_delay: int) -> Layout:
 def aligned_zeros(n: int, dtype: type) -> np.ndarray:
     """[n] zeros that start on a cache line, so that no vector access is split over two."""
     line = 64 // np.dtype(dtype).itemsize
-    block = np.zeros(n + line, dtype=dtype)
+    block: np.ndarray = np.zeros(n + line, dtype=dtype)
     skip = (-block.ctypes.data) % 64 // block.itemsize
     return block[skip : skip + n]
 
@@ -155,7 +155,10 @@ def _ring_positions(layout: Layout, population: int) -> list[tuple[np.ndarray, i
     parts = []
     for b in range(len(edges) - 1):
         width = edges[b + 1] - edges[b]
-        cell = layout.cell_start[population, b] + np.arange(layout.receptors[population])[:, None] * layout.stride[population, b]
+        cell = (
+            layout.cell_start[population, b]
+            + np.arange(layout.receptors[population])[:, None] * layout.stride[population, b]
+        )
         slot = layout.block_base[b] + np.arange(slots)[:, None, None] * layout.block_cells[b]
         parts.append((slot + cell[None] + np.arange(width), int(edges[b]), int(edges[b + 1])))
     return parts

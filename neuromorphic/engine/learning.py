@@ -108,7 +108,7 @@ class Learning:
             done=np.zeros((blocks, sources), dtype=np.int64),
             trace=np.zeros((blocks, sources, 2)),
             fill=np.zeros((blocks, receivers), dtype=np.int64),
-            count=np.zeros(receivers, dtype=np.int64),
+            spikes=np.zeros(receivers, dtype=np.int64),
             step=np.zeros((receivers, history), dtype=np.int64),
             mark=np.zeros((receivers, history)),
             second=np.zeros((receivers, history)),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from neuromorphic.engine import nest_models
-from neuromorphic.engine.assembly import values_at, to_step
+from neuromorphic.engine.assembly import to_step, values_at
 from neuromorphic.engine.connectivity import Explicit
 from neuromorphic.engine.distributions import Distribution, draw
 from neuromorphic.engine.errors import UnsupportedError, unknown_name
@@ -53,7 +53,9 @@ class NestSimulation:
         self.counts = [self._connect(p) for p in network.projections]
         for drive in network.drives:
             stop = {} if np.isinf(drive.stop_ms) else {"stop": drive.stop_ms}
-            generator = nest.Create("poisson_generator", params={"rate": drive.rate_hz, "start": drive.start_ms, **stop})
+            generator = nest.Create(
+                "poisson_generator", params={"rate": drive.rate_hz, "start": drive.start_ms, **stop}
+            )
             weight = self._signed(drive.post, drive.receptor, drive.weight)
             targets = self.nodes[drive.post.index][drive.low : drive.high]
             nest.Connect(generator, targets, syn_spec={"weight": weight, "delay": self.h})
@@ -90,7 +92,9 @@ class NestSimulation:
         order = np.argsort(steps, kind="stable")
         steps, ids = steps[order], ids[order]
         generators = self.nest.Create("spike_generator", population.n)
-        generators.set([{"spike_times": ((steps[ids == i] - 1) * self.h).round(9).tolist()} for i in range(population.n)])
+        generators.set(
+            [{"spike_times": ((steps[ids == i] - 1) * self.h).round(9).tolist()} for i in range(population.n)]
+        )
         parrots = self.nest.Create("parrot_neuron", population.n)
         self.nest.Connect(generators, parrots, "one_to_one", {"delay": self.h})
         return parrots
@@ -102,7 +106,9 @@ class NestSimulation:
         if receptor is None or len(model.receptors) == 1:
             return weight
         if isinstance(weight, Distribution):
-            raise UnsupportedError(f"backend 'nest': a distribution of weights on receptor {receptor!r} is not expressed")
+            raise UnsupportedError(
+                f"backend 'nest': a distribution of weights on receptor {receptor!r} is not expressed"
+            )
         array = np.asarray(weight)
         if model.conductance:
             return -weight if receptor == "in" else weight
@@ -152,7 +158,9 @@ class NestSimulation:
         assert recorder.neurons is not None
         known = nest_models.STATES[population.model.name]
         if recorder.state not in known:
-            raise UnsupportedError(f"backend 'nest': state {recorder.state!r} of {population.model.name} is not recordable")
+            raise UnsupportedError(
+                f"backend 'nest': state {recorder.state!r} of {population.model.name} is not recordable"
+            )
         settings = {"interval": recorder.interval * self.h, "record_from": [known[recorder.state]]}
         device = self.nest.Create("multimeter", params=settings)
         self.nest.Connect(device, self.nodes[population.index][np.unique(recorder.neurons).tolist()])
@@ -246,7 +254,9 @@ class NestSimulation:
         twins = [q for q in self.network.projections if q.pre is projection.pre and q.post is projection.post]
         model, _, _ = nest_models.synapse(projection)
         if model == "static_synapse" and len(twins) > 1:
-            raise UnsupportedError("backend 'nest': static projections between the same populations cannot be told apart")
+            raise UnsupportedError(
+                "backend 'nest': static projections between the same populations cannot be told apart"
+            )
         name = model if model == "static_synapse" else f"{model}_{projection.index}"
         pre, post = self.nodes[projection.pre.index], self.nodes[projection.post.index]
         found = self.nest.GetConnections(pre, post, synapse_model=name)

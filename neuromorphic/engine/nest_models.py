@@ -58,7 +58,9 @@ def rule(projection: Projection) -> dict[str, Any]:
             return {"rule": "fixed_outdegree", "outdegree": k, "allow_autapses": autapses, "allow_multapses": multapses}
         case rules.FixedTotalNumber(k):
             return {"rule": "fixed_total_number", "N": k}
-    raise UnsupportedError(f"backend 'nest': rule {type(projection.rule).__name__} is not expressed; use an explicit list")
+    raise UnsupportedError(
+        f"backend 'nest': rule {type(projection.rule).__name__} is not expressed; use an explicit list"
+    )
 
 
 def quantity(nest: Any, value: Any, low: float = -np.inf) -> Any:
@@ -93,7 +95,11 @@ def synapse(projection: Projection) -> tuple[str, dict[str, Any], dict[str, floa
             return name, values, {"tau_minus": plastic.tau_minus_ms}
         case PowerLawSTDP():
             values = {"lambda": plastic.learning_rate, "alpha": plastic.alpha, "mu": plastic.mu}
-            return "stdp_pl_synapse_hom", values | {"tau_plus": plastic.tau_plus_ms}, {"tau_minus": plastic.tau_minus_ms}
+            return (
+                "stdp_pl_synapse_hom",
+                values | {"tau_plus": plastic.tau_plus_ms},
+                {"tau_minus": plastic.tau_minus_ms},
+            )
         case TripletSTDP():
             values = {"tau_plus": plastic.tau_plus_ms, "tau_plus_triplet": plastic.tau_x_ms, "Wmax": plastic.w_max}
             values |= {"Aplus": plastic.a2_plus, "Aplus_triplet": plastic.a3_plus}

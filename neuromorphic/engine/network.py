@@ -151,8 +151,9 @@ class Network:
         """Add n neurons.
 
         Args:
-            model: a name of ``MODELS``, a `NeuronModel`, a neuron declared with `snn.neuron_model`, "poisson" (parameter rate_hz: each source fires at most once
-                per step) or "spike_list" (parameters times_ms and ids: spikes to emit, times rounded to the grid).
+            model: a name of ``MODELS``, a `NeuronModel` or a neuron declared with `snn.neuron_model`; "poisson" (parameter
+                rate_hz: each source fires at most once per step) or "spike_list" (parameters times_ms and ids: spikes to
+                emit, times rounded to the grid).
             n: number of neurons, >= 1.
             name: label in results; default "model_index".
             initial: first value of states by name: a number, an array [n] or a distribution, in the state's unit.
@@ -369,8 +370,11 @@ class Network:
             shape = (pre.n, post.n)
             rule = Explicit(np.repeat(np.arange(pre.n), post.n), np.tile(np.arange(post.n), pre.n))
         else:
-            raise ValueError(f"connect: an array of {next(iter(arrays))} needs an explicit, one_to_one or all_to_all rule")
+            raise ValueError(
+                f"connect: an array of {next(iter(arrays))} needs an explicit, one_to_one or all_to_all rule"
+            )
         for label, array in arrays.items():
             if array.shape != shape:
                 raise ValueError(f"connect: {label} must have shape {shape}, got {array.shape}")
-        return rule, *(arrays[k].reshape(-1) if k in arrays else v for k, v in (("weight", weight), ("delay_ms", delay_ms)))
+        flat = {label: array.reshape(-1) for label, array in arrays.items()}
+        return rule, flat.get("weight", weight), flat.get("delay_ms", delay_ms)

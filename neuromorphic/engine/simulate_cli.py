@@ -163,7 +163,9 @@ def _write_json(path: str, result: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
-def _plot(arguments: argparse.Namespace, recorders: dict[str, SpikeRecorder], start_ms: float, length_ms: float) -> None:
+def _plot(
+    arguments: argparse.Namespace, recorders: dict[str, SpikeRecorder], start_ms: float, length_ms: float
+) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         print("no plot: matplotlib is not installed (pip install 'spikeloop[plots]')")
         return

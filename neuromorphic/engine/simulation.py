@@ -12,9 +12,9 @@ from neuromorphic.engine import build, checkpoint, layout, threads
 from neuromorphic.engine.assembly import Inputs, assemble_inputs, assemble_kinds, assemble_samplers, fill_constants
 from neuromorphic.engine.codegen import load
 from neuromorphic.engine.distributions import draw
+from neuromorphic.engine.interrupt import noted_interrupt
 from neuromorphic.engine.kernels.barrier import CELLS
 from neuromorphic.engine.kernels.step import Scratch
-from neuromorphic.engine.interrupt import noted_interrupt
 from neuromorphic.engine.learning import Learning
 from neuromorphic.engine.network import Network, Population, Projection
 from neuromorphic.engine.recording import StateRecorder
@@ -51,7 +51,10 @@ class NumbaSimulation:
         self.kind_of = [kinds[k] if k >= 0 else None for k in kind_of]
         plain = layout.make_layout(
             sizes=[p.n for p in network.populations],
-            kinds=[k if k >= 0 else (-1 if p.source == "poisson" else -2) for k, p in zip(kind_of, network.populations, strict=True)],
+            kinds=[
+                k if k >= 0 else (-1 if p.source == "poisson" else -2)
+                for k, p in zip(kind_of, network.populations, strict=True)
+            ],
             states=[len(p.model.states) if p.model else 0 for p in network.populations],
             receptors=[len(p.model.receptors) if p.model else 0 for p in network.populations],
             vectors=[len(k.vectors) if k else 0 for k in self.kind_of],
@@ -205,7 +208,7 @@ class NumbaSimulation:
     def _shift(self, population: Population, name: str, neurons: np.ndarray | slice) -> Any:
         assert population.model is not None
         relative = population.model.states[name].relative_to
-        value = population.values[relative] if relative else 0.0
+        value: Any = population.values[relative] if relative else 0.0
         return value[neurons] if np.ndim(value) else value
 
     def state(self, population: Population, name: str) -> np.ndarray:

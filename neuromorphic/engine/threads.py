@@ -41,7 +41,7 @@ def on_all(loop: Callable[..., Any], count: int, arguments: Sequence[Any]) -> An
 def limited(threads: int) -> Iterator[None]:
     """Let Numba's parallel loops of the build use at most ``threads`` threads; restores the caller's number."""
     before = numba.get_num_threads()
-    numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))
+    numba.set_num_threads(min(threads, before))
     try:
         yield
     finally:

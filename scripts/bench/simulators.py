@@ -82,7 +82,13 @@ def inside_brian2(duration_ms: float, warmup_ms: float, repeats: int) -> None:
     dge/dt = -ge/taue : volt
     dgi/dt = -gi/taui : volt"""
     cells = b.NeuronGroup(
-        4000, equations, threshold="v > -50*mV", reset="v = -60*mV", refractory=5 * b.ms, method="exact", namespace=namespace
+        4000,
+        equations,
+        threshold="v > -50*mV",
+        reset="v = -60*mV",
+        refractory=5 * b.ms,
+        method="exact",
+        namespace=namespace,
     )
     cells.v = "-60*mV + rand()*10*mV"
     excite = b.Synapses(cells, cells, on_pre="ge += 1.62*mV")
@@ -145,7 +151,11 @@ def compare(name: str, repeats: int, threads: int, peers: list[str], folder: Pat
     best = {label: min(results, key=lambda r: r["run_s"]) for label, results in runs.items()}
     ours, result = best["ours, 1 thread"], {"case": name, "best": best, "ratios": {}, "agree": True}
     for label, figures in best.items():
-        extra = f", build {figures['build_s']:.2f} s, {figures['ns_per_event']:.2f} ns/event" if "build_s" in figures else ""
+        extra = (
+            f", build {figures['build_s']:.2f} s, {figures['ns_per_event']:.2f} ns/event"
+            if "build_s" in figures
+            else ""
+        )
         print(f"  {label:18s} run {figures['run_s']:8.3f} s{extra}")
         if not label.startswith("ours"):
             result["agree"] &= agree(ours, figures, rate_tolerance, cv_tolerance)

@@ -63,7 +63,11 @@ def test_connect(net, change, message):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"rule": 3}, "rule must be"), ({"plasticity": "stdp"}, "plasticity must be"), ({"weight": "x"}, "weight must be")],
+    [
+        ({"rule": 3}, "rule must be"),
+        ({"plasticity": "stdp"}, "plasticity must be"),
+        ({"weight": "x"}, "weight must be"),
+    ],
 )
 def test_connect_types(net, change, message):
     with pytest.raises(TypeError, match=message):
@@ -96,7 +100,7 @@ def test_population(net, arguments, more, message):
 
 
 def test_population_count_must_be_an_integer(net):
-    with pytest.raises(TypeError, match="n must be an integer, got 2.5"):
+    with pytest.raises(TypeError, match=r"n must be an integer, got 2\.5"):
         net.population("iaf_psc_exp", 2.5)
 
 

@@ -22,7 +22,9 @@ from neuromorphic.engine import (
 )
 
 
-def synapses(rule, n_pre=200, n_post=300, weight=1.0, delay_ms=1.0, same=False, seed=1, threads=1, model="iaf_psc_delta"):
+def synapses(
+    rule, n_pre=200, n_post=300, weight=1.0, delay_ms=1.0, same=False, seed=1, threads=1, model="iaf_psc_delta"
+):
     net = Network(seed=seed, threads=threads, dtype="float64")
     pre = net.population(model, n_pre, positions_um=np.arange(n_pre)[:, None] * [10.0, 0.0])
     post = pre if same else net.population(model, n_post, positions_um=np.arange(n_post)[:, None] * [10.0, 0.0])
@@ -65,7 +67,9 @@ def test_fixed_out_degree_distinct():
 
 def test_in_degree_distinct_without_autapses():
     pre, post, *_ = synapses(FixedInDegree(19, autapses=False, multapses=False), n_pre=20, same=True)
-    assert sorted(zip(pre.tolist(), post.tolist(), strict=True)) == [(i, j) for i in range(20) for j in range(20) if i != j]
+    assert sorted(zip(pre.tolist(), post.tolist(), strict=True)) == [
+        (i, j) for i in range(20) for j in range(20) if i != j
+    ]
 
 
 def test_fixed_total_number():
@@ -90,9 +94,13 @@ def test_explicit_lists_and_sparse_matrices_are_kept():
     net = Network(dtype="float64")
     pre, post = net.population("iaf_psc_delta", 20), net.population("iaf_psc_delta", 30)
     found = net.synapses(net.connect(pre, post, matrix, delay_ms=0.5))
-    np.testing.assert_array_equal(scipy.sparse.coo_matrix((found[2], (found[0], found[1])), (20, 30)).toarray(), matrix.toarray())
+    np.testing.assert_array_equal(
+        scipy.sparse.coo_matrix((found[2], (found[0], found[1])), (20, 30)).toarray(), matrix.toarray()
+    )
     rule = Explicit([3, 0, 3], [1, 2, 0])
-    pre, post, weight, delay = synapses(rule, 5, 5, weight=np.array([1.0, 2.0, 3.0]), delay_ms=np.array([0.1, 0.25, 0.3]))
+    pre, post, weight, delay = synapses(
+        rule, 5, 5, weight=np.array([1.0, 2.0, 3.0]), delay_ms=np.array([0.1, 0.25, 0.3])
+    )
     assert pre.tolist() == [0, 3, 3]
     assert post.tolist() == [2, 0, 1]
     assert weight.tolist() == [2.0, 3.0, 1.0]
@@ -124,7 +132,7 @@ def test_synapses_do_not_depend_on_threads(rule):
 
 def test_signs_choose_receptors():
     weight = np.array([1.0, -2.0, 3.0])
-    pre, post, found, _ = synapses(Explicit([0, 1, 2], [0, 0, 0]), 3, 1, weight=weight, model="iaf_cond_exp")
+    _pre, _post, found, _ = synapses(Explicit([0, 1, 2], [0, 0, 0]), 3, 1, weight=weight, model="iaf_cond_exp")
     assert found.tolist() == weight.tolist()
     net = Network(dtype="float64")
     source = net.population("spike_list", 3, times_ms=[1.0, 1.0, 1.0], ids=[0, 1, 2])
@@ -142,7 +150,15 @@ def test_every_synapse_of_a_list_survives_the_layout(n_pre, n_post, data):
     generator = np.random.default_rng(data.draw(st.integers(0, 1000)))
     pre, post = generator.integers(0, n_pre, size), generator.integers(0, n_post, size)
     steps = generator.integers(1, 50, size)
-    found = synapses(Explicit(pre, post), n_pre, n_post, np.arange(size) + 1.0, steps * 0.1, threads=data.draw(st.integers(1, 4)))
+    found = synapses(
+        Explicit(pre, post), n_pre, n_post, np.arange(size) + 1.0, steps * 0.1, threads=data.draw(st.integers(1, 4))
+    )
     expected = sorted(zip(pre.tolist(), post.tolist(), (np.arange(size) + 1.0).tolist(), steps.tolist(), strict=True))
-    got = zip(found[0].tolist(), found[1].tolist(), found[2].tolist(), np.rint(found[3] * 10).astype(int).tolist(), strict=True)
+    got = zip(
+        found[0].tolist(),
+        found[1].tolist(),
+        found[2].tolist(),
+        np.rint(found[3] * 10).astype(int).tolist(),
+        strict=True,
+    )
     assert sorted(got) == expected

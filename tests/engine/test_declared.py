@@ -26,7 +26,9 @@ def torch_spikes(model, params, inputs):
     """[T, n] spikes of the declared step, float64; inputs [T, n]."""
     n = inputs.shape[1]
     values = {**model.params, **params}
-    as_tensor = {k: v if v is None or isinstance(v, bool) else torch.as_tensor(v, dtype=torch.float64) for k, v in values.items()}
+    as_tensor = {
+        k: v if v is None or isinstance(v, bool) else torch.as_tensor(v, dtype=torch.float64) for k, v in values.items()
+    }
     p = torch.nn.Module()
     p.__dict__.update(as_tensor)
     state = {k: torch.as_tensor(v, dtype=torch.float64).expand(n) for k, v in model.start(values).items()}

@@ -66,7 +66,7 @@ def test_conductances_within_the_error_of_the_step():
     ids=["pair", "nearest", "power", "triplet", "short-term"],
 )  # fmt: skip
 def test_same_plasticity(rule):
-    (s1, v1, w1), (s2, v2, w2) = (deterministic(b, "iaf_psc_exp", 900.0, rule, "ex") for b in ("numba", "nest"))
+    (s1, v1, _w1), (s2, v2, _w2) = (deterministic(b, "iaf_psc_exp", 900.0, rule, "ex") for b in ("numba", "nest"))
     assert len(s1.ids) > 0
     np.testing.assert_array_equal(s1.times_ms, s2.times_ms)
     np.testing.assert_allclose(v1.values[: len(v2.values)], v2.values, atol=2e-3)
@@ -102,8 +102,24 @@ def test_same_statistics(name, tmp_path):
     figures = {}
     for backend in ("numba", "nest"):
         path = tmp_path / f"{backend}.json"
-        command = [sys.executable, "scripts/simulate.py", name, "--scale", {"cuba": "1", "brunel": "0.4"}.get(name, "0.1")]
-        command += ["--duration-ms", "1000", "--warmup-ms", "200", "--backend", backend, "--json", str(path), "--no-plot"]
+        command = [
+            sys.executable,
+            "scripts/simulate.py",
+            name,
+            "--scale",
+            {"cuba": "1", "brunel": "0.4"}.get(name, "0.1"),
+        ]
+        command += [
+            "--duration-ms",
+            "1000",
+            "--warmup-ms",
+            "200",
+            "--backend",
+            backend,
+            "--json",
+            str(path),
+            "--no-plot",
+        ]
         subprocess.run(command, check=True, capture_output=True)
         figures[backend] = json.loads(path.read_text())
     ours, theirs = figures["numba"], figures["nest"]

@@ -58,16 +58,16 @@ def spikes_of(recorders):
     return [(r.steps.tolist(), r.ids.tolist()) for r in recorders]
 
 
-@pytest.mark.parametrize("models", [("iaf_psc_exp", "iaf_cond_exp"), ("izhikevich", "aeif_cond_exp"), tuple(sorted(MODELS))[1:4]])
+@pytest.mark.parametrize(
+    "models", [("iaf_psc_exp", "iaf_cond_exp"), ("izhikevich", "aeif_cond_exp"), tuple(sorted(MODELS))[1:4]]
+)
 def test_equals_the_numpy_reference(models):
     assert set(models) <= set(MODELS)
     net, recorders = mixed(models=models, n=60)
     reference = ReferenceSimulation(net)
     expected = reference.run(300)
     net.run(30.0)
-    found = [
-        (int(t), r.population.index, int(i)) for r in recorders for t, i in zip(r.steps, r.ids, strict=True)
-    ]
+    found = [(int(t), r.population.index, int(i)) for r in recorders for t, i in zip(r.steps, r.ids, strict=True)]
     assert len(expected) > 300
     assert sorted(found) == sorted(expected)
     for p in net.populations:
@@ -108,7 +108,7 @@ def test_seeds_matter():
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_restored_run_equals_the_uninterrupted_one(tmp_path, threads):
     whole, _ = mixed(plastic=True, dtype="float32")
-    whole_rate = [r for r in whole.recorders]
+    whole_rate = list(whole.recorders)
     whole.run(25.0)
     whole.save(str(tmp_path / "state.h5"))
     before = [len(r.ids) for r in whole_rate]
@@ -180,7 +180,11 @@ def test_hdf5_recording_equals_memory(tmp_path):
         net = Network(seed=2)
         cells = net.population("iaf_psc_delta", 50, E_L=0.0, V_th=20.0, V_reset=0.0)
         net.drive_poisson(cells, 20000.0, 0.12)
-        return net, net.record(cells, "spikes", file=file), net.record(cells, "v", neurons=[3, 1], interval_ms=0.5, file=file)
+        return (
+            net,
+            net.record(cells, "spikes", file=file),
+            net.record(cells, "v", neurons=[3, 1], interval_ms=0.5, file=file),
+        )
 
     (one, spikes, v), (two, spikes_file, v_file) = build(None), build(path)
     for net in (one, two):

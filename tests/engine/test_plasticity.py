@@ -22,7 +22,9 @@ def forced(rule, pre_ms=PRE, post_ms=POST, w0=50.0, threads=1, delay_ms=1.0, sto
     The forcing weight makes the post neuron fire when its spike arrives, one step after the list's spike.
     """
     net = Network(dt_ms=0.1, seed=1, threads=threads, dtype="float64")
-    pre = net.population("spike_list", copies, times_ms=np.repeat(pre_ms, copies), ids=list(range(copies)) * len(pre_ms))
+    pre = net.population(
+        "spike_list", copies, times_ms=np.repeat(pre_ms, copies), ids=list(range(copies)) * len(pre_ms)
+    )
     forcing = net.population(
         "spike_list",
         copies,
@@ -74,7 +76,12 @@ def power_law_reference(rule, pre, post, delay, w):
     seen_pre, seen_post = [], []
     for t, is_pre in events:
         if is_pre:
-            w -= rule.learning_rate * rule.alpha * w * sum(np.exp(-(t - p) / rule.tau_minus_ms) for p in seen_post if p < t)
+            w -= (
+                rule.learning_rate
+                * rule.alpha
+                * w
+                * sum(np.exp(-(t - p) / rule.tau_minus_ms) for p in seen_post if p < t)
+            )
             seen_pre.append(t)
         else:
             w += rule.learning_rate * w**rule.mu * sum(np.exp(-(t - p) / rule.tau_plus_ms) for p in seen_pre)

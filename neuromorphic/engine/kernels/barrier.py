@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
+
+from neuromorphic.engine.kernels.views import njit_views
 
 CELLS = 32  # int64: arrivals at 0, generation at 16, on separate cache lines
 _GENERATION = 16
@@ -61,7 +63,7 @@ def _offer_core(typing_context: Any) -> Any:
     return types.void(), generate
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit_views
 def meet(cells, threads):  # type: ignore[no-untyped-def]
     """Wait until all threads have called; cells [CELLS] int64 starts as zeros and is shared by them."""
     if threads == 1:

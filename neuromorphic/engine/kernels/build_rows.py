@@ -48,7 +48,7 @@ def row_targets(kind, s, n_post, number, skip_self, key, pre_xyz, post_xyz, shap
             if not (skip_self and t == s):
                 out[count] = t
                 count += 1
-    if kind == OUT_DEGREE or kind == OUT_DEGREE_DISTINCT:
+    if kind in (OUT_DEGREE, OUT_DEGREE_DISTINCT):
         count, wanted = 0, np.int64(number)
         while count < wanted:
             words += GOLDEN

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from neuromorphic.engine.kernels.views import njit_views
 
 INDIVIDUAL, PER_SOURCE, SHORT_TERM, LONG_TERM = range(4)
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit_views
 def wrap_position(offsets, low, high, room):  # type: ignore[no-untyped-def]
     """First index in [low, high) whose offset reaches ``room``; offsets are sorted."""
     if high == low or np.int64(offsets[high - 1]) < room:
@@ -25,21 +26,21 @@ def wrap_position(offsets, low, high, room):  # type: ignore[no-untyped-def]
     return a
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit_views
 def add_weighted(ring, shift, offsets, weights):  # type: ignore[no-untyped-def]
     """ring[shift + offset] += weight for a row; shift may be a negative number written modulo 2^64."""
     for j in range(offsets.shape[0]):
         ring[shift + np.uint64(offsets[j])] += weights[j]
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit_views
 def add_scaled(ring, shift, offsets, weights, factor):  # type: ignore[no-untyped-def]
     """ring[shift + offset] += factor * weight for a row."""
     for j in range(offsets.shape[0]):
         ring[shift + np.uint64(offsets[j])] += factor * weights[j]
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit_views
 def add_constant(ring, shift, offsets, weight):  # type: ignore[no-untyped-def]
     """ring[shift + offset] += weight for a row whose synapses share one weight."""
     for j in range(offsets.shape[0]):
@@ -63,7 +64,7 @@ class Tables(NamedTuple):
     stp_index: np.ndarray  # [K] place in stp_state
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit_views
 def efficacy(table, b, s, t, tables):  # type: ignore[no-untyped-def]
     """Advance the Tsodyks-Markram state of source s to its spike at step t; returns u * x of this spike."""
     cell = tables.stp_state[b, tables.stp_index[table], s]
@@ -78,7 +79,7 @@ def efficacy(table, b, s, t, tables):  # type: ignore[no-untyped-def]
     return u * x
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit_views
 def deliver(b, layout, tables, ring, log_step, log_id, first, last):  # type: ignore[no-untyped-def]
     """Add the synapses of spikes first..last-1 of the log into the ring of block b."""
     blocks = layout.block_cells.shape[0]

@@ -52,8 +52,9 @@ def _radix_sort(keys, values, other_keys, other_values, counts, top):  # type: i
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def finish_rows(starts, ends, rows, blocks, pointers, offsets, weights, has_weights,
-                cell_edges, block_cells, block_base, slots, parts):  # type: ignore[no-untyped-def]  # fmt: skip
+def finish_rows(  # type: ignore[no-untyped-def]
+    starts, ends, rows, blocks, pointers, offsets, weights, has_weights, cell_edges, block_cells, block_base, slots, parts
+):  # fmt: skip
     """Place, sort and cut the rows of one table.
 
     starts, ends, rows [R]: first and last element of each row and its source; pointers [N * T + 1] receives the first

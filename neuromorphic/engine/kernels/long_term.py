@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from neuromorphic.engine.kernels.views import njit_views
 from neuromorphic.engine.plasticity import POWER_LAW, REWARD, TRIPLET
 
 TABLE = 4096  # steps covered by the decay tables; later values are computed
@@ -38,14 +38,14 @@ class Plastic(NamedTuple):
     done: np.ndarray  # [T, sources] post spikes that reached the synapse by this step are accounted for
     trace: np.ndarray  # [T, sources, 2] pre traces just after the last spike
     fill: np.ndarray  # [T, targets] spikes since the last flush, an upper bound of the history in use
-    count: np.ndarray  # [targets] spikes so far
+    spikes: np.ndarray  # [targets] spikes so far
     step: np.ndarray  # [targets, H] history: step
     mark: np.ndarray  # [targets, H] post trace just after the spike
     second: np.ndarray  # [targets, H] slow post trace just before the spike
     longest: np.ndarray  # [M] longest delay in steps
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit_views
 def _decay(plastic, m, which, steps):  # type: ignore[no-untyped-def]
     """exp(-steps / tau) of trace ``which``."""
     if steps < TABLE:
@@ -53,7 +53,7 @@ def _decay(plastic, m, which, steps):  # type: ignore[no-untyped-def]
     return np.exp(-steps / plastic.tau[m, which])
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit_views
 def _power(x, exponent):  # type: ignore[no-untyped-def]
     if exponent == 0.0:
         return 1.0
@@ -62,7 +62,7 @@ def _power(x, exponent):  # type: ignore[no-untyped-def]
     return x**exponent
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit_views
 def _potentiated(w, k, slow, rule, q):  # type: ignore[no-untyped-def]
     """Weight after a post spike that meets pre trace k; slow is the slow post trace just before it."""
     if rule == POWER_LAW:
@@ -72,7 +72,7 @@ def _potentiated(w, k, slow, rule, q):  # type: ignore[no-untyped-def]
     return min(w + q[RATE] * q[W_MAX] * _power(max(1.0 - w / q[W_MAX], 0.0), q[MU_PLUS]) * k, q[W_MAX])
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit_views
 def _depressed(w, k, slow, rule, q):  # type: ignore[no-untyped-def]
     """Weight after a pre spike that meets post trace k; slow is the slow pre trace just before it."""
     if rule == POWER_LAW:
@@ -82,7 +82,7 @@ def _depressed(w, k, slow, rule, q):  # type: ignore[no-untyped-def]
     return max(w - q[ALPHA] * q[RATE] * q[W_MAX] * _power(w / q[W_MAX], q[MU_MINUS]) * k, 0.0)
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit_views
 def _catch_up(b, m, s, j, until, tables, plastic):  # type: ignore[no-untyped-def]
     """Apply the post spikes that reached synapse j of source s after ``done`` and up to step ``until``."""
     entry = j - plastic.first_synapse[m] + plastic.first_entry[m]
@@ -92,7 +92,7 @@ def _catch_up(b, m, s, j, until, tables, plastic):  # type: ignore[no-untyped-de
     mask = plastic.step.shape[1] - 1  # the history length is a power of two
     done, last = plastic.done[b, source], plastic.last[b, source]
     rule = plastic.rule[m]
-    newest = plastic.count[target]
+    newest = plastic.spikes[target]
     oldest = max(newest - mask - 1, 0)
     first = newest
     while first > oldest and plastic.step[target, (first - 1) & mask] + d > done:
@@ -119,7 +119,7 @@ def _catch_up(b, m, s, j, until, tables, plastic):  # type: ignore[no-untyped-de
     return first  # one past the newest post spike that has reached the synapse
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit_views
 def _pre_spike(b, m, s, t, low, high, tables, plastic, ring, base, turn, end):  # type: ignore[no-untyped-def]
     """Bring the row of source s up to step t, depress it, and deliver its weights."""
     source = plastic.pre[m, 2] + s
@@ -152,11 +152,11 @@ def _pre_spike(b, m, s, t, low, high, tables, plastic, ring, base, turn, end):  
     plastic.done[b, source] = t
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit_views
 def _post_spike(m, target, t, plastic):  # type: ignore[no-untyped-def]
     """Append a spike to the history of a post neuron."""
     mask = plastic.step.shape[1] - 1  # the history length is a power of two
-    count = plastic.count[target]
+    count = plastic.spikes[target]
     fast = slow = 0.0
     if count > 0:
         before = (count - 1) & mask
@@ -167,10 +167,10 @@ def _post_spike(m, target, t, plastic):  # type: ignore[no-untyped-def]
     plastic.step[target, place] = t
     plastic.mark[target, place] = 1.0 if plastic.numbers[m, NEAREST] > 0.0 else fast + 1.0
     plastic.second[target, place] = slow
-    plastic.count[target] = count + 1
+    plastic.spikes[target] = count + 1
 
 
-@njit(error_model="numpy", nogil=True, _nrt=False)
+@njit_views(nogil=True)
 def flush_block(b, m, until, chunk, layout, tables, plastic):  # type: ignore[no-untyped-def]
     """Bring all synapses of projection m onto block b up to step ``until``."""
     blocks = layout.block_cells.shape[0]
@@ -186,7 +186,7 @@ def flush_block(b, m, until, chunk, layout, tables, plastic):  # type: ignore[no
     plastic.fill[b, first : first + plastic.post[m, 1]] = plastic.longest[m] + chunk
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit_views
 def deliver_plastic(b, now, chunk, layout, tables, plastic, ring, log_step, log_id, first, last):  # type: ignore[no-untyped-def]
     """Histories, weights and delivery of the spikes first..last-1 of the log, all later than step ``now``."""
     blocks = layout.block_cells.shape[0]
@@ -221,4 +221,6 @@ def deliver_plastic(b, now, chunk, layout, tables, plastic, ring, log_step, log_
             if s >= 0 and s < count:
                 row = np.int64(log_id[q]) * blocks + b
                 base = (log_step[q] % slots) * cells
-                _pre_spike(b, m, s, log_step[q], pointers[row], pointers[row + 1], tables, plastic, ring, base, turn, end)
+                _pre_spike(
+                    b, m, s, log_step[q], pointers[row], pointers[row + 1], tables, plastic, ring, base, turn, end
+                )

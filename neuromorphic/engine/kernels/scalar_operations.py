@@ -25,7 +25,7 @@ _C5 = np.float32(5.0000001201e-1)
 
 
 @intrinsic
-def _power_of_two(typing_context: Any, k: Any) -> Any:
+def _power_of_two(typing_context, k):  # type: ignore[no-untyped-def]
     """2^k as float32 from an int32 k in [-126, 127], by writing the exponent bits."""
     if k != types.int32:
         return None
@@ -38,7 +38,7 @@ def _power_of_two(typing_context: Any, k: Any) -> Any:
 
 
 @register_jitable
-def _exp_single(x: Any) -> Any:
+def _exp_single(x):  # type: ignore[no-untyped-def]
     """exp for float32 to 2 units in the last place (Cephes polynomial); the argument is clipped to [-87, 87]."""
     x = x if x < LIMIT else LIMIT
     x = x if x > -LIMIT else -LIMIT

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from neuromorphic.engine.kernels.counter_rng import stream
 from neuromorphic.engine.kernels.stimuli import draw_counts
+from neuromorphic.engine.kernels.views import njit_views
 from neuromorphic.engine.layout import TILE
 
 POISSON_SOURCE, LIST_SOURCE = -1, -2
@@ -64,7 +64,7 @@ class Scratch(NamedTuple):
     cursor: np.ndarray  # [T, 16 or more] reading positions of each block's merge
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit_views
 def add_drives(drives, p, t, first_neuron, n, ring, cell, stride, words, counts):  # type: ignore[no-untyped-def]
     """Add the Poisson stimuli of population p at step t to the ring cells of a tile, ``stride`` apart for receptors."""
     for q in range(drives.first[p], drives.first[p + 1]):
@@ -81,7 +81,7 @@ def add_drives(drives, p, t, first_neuron, n, ring, cell, stride, words, counts)
             row[i] += weight * ring.dtype.type(counts[i])
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit_views
 def collect(flags, n, first_id, ids, position):  # type: ignore[no-untyped-def]
     """Append the ids of set flags, looking at 64 flags at a time; returns the new length."""
     groups = (n + 63) // 64
@@ -100,7 +100,7 @@ def collect(flags, n, first_id, ids, position):  # type: ignore[no-untyped-def]
     return position
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit_views
 def emit_sources(layout, drives, lists, p, b, t, scratch, position):  # type: ignore[no-untyped-def]
     """Append the spikes of a source population in this block and step; returns the new length."""
     low, high = layout.bounds[p, b], layout.bounds[p, b + 1]
@@ -128,7 +128,7 @@ def emit_sources(layout, drives, lists, p, b, t, scratch, position):  # type: ig
     return position
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit_views
 def sample(samplers, b, t, step, state):  # type: ignore[no-untyped-def]
     """Copy recorded states of block b at step t; ``step`` is the step at which this call of the run loop began."""
     for k in range(samplers.population.shape[0]):
@@ -140,7 +140,7 @@ def sample(samplers, b, t, step, state):  # type: ignore[no-untyped-def]
                 samplers.out[out + samplers.column[e]] = state[samplers.position[e] + samplers.row[k] * TILE]
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit_views
 def merge_lists(scratch, reader, m, step, log_step, log_id, position, counts):  # type: ignore[no-untyped-def]
     """Append the blocks' spikes in the order step, population, neuron, whatever the number of blocks."""
     blocks, _, populations = scratch.segments.shape

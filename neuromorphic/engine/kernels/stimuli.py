@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from neuromorphic.engine.kernels.counter_rng import GOLDEN, mix
+from neuromorphic.engine.kernels.views import njit_views
 
 _TOP = 2**32
 
@@ -44,7 +44,7 @@ def poisson_thresholds(mean: float) -> tuple[int, np.ndarray]:
     return first, np.array(thresholds + [_TOP - 1] * padding, dtype=np.uint32)
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit_views
 def draw_counts(key, first_neuron, n, words, counts, base, thresholds):  # type: ignore[no-untyped-def]
     """Fill counts[0:n] for neurons first_neuron, ... (an even number) of the step whose stream is ``key``.
 

@@ -54,7 +54,9 @@ def from_declaration(declared: Any, given: Mapping[str, Any]) -> tuple[NeuronMod
     switches = ", ".join(f"{name}={value}" for name, value in values.items() if is_switch(value))
     model = NeuronModel(
         name=declared.name,
-        parameters={name: Parameter(float(declared.params[name] or 0.0), "", "see the declaration") for name in step.values},
+        parameters={
+            name: Parameter(float(declared.params[name] or 0.0), "", "see the declaration") for name in step.values
+        },
         states={name: State("", _start(declared.start(values)[name])) for name in declared.state},
         receptors=("input",),
         constants=lambda p, h: dict(p),

@@ -95,7 +95,8 @@ class NeuronModel:
                 raise ValueError(f"{self.name}: {name} must be finite, got {given[name]!r}")
             if (value < spec.low).any() or (value > spec.high).any():
                 raise ValueError(
-                    f"{self.name}: {name} must be in [{spec.low:g}, {spec.high:g}] {spec.unit}, got {given.get(name, spec.default)!r}"
+                    f"{self.name}: {name} must be in [{spec.low:g}, {spec.high:g}] {spec.unit}, "
+                    f"got {given.get(name, spec.default)!r}"
                 )
             values[name] = value if value.ndim else float(value)
         return values

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from neuromorphic.engine.connectivity import FixedInDegree
@@ -29,7 +31,7 @@ def brunel(
         raise ValueError(f'brunel: synapses must be "delta" or "exp", got {synapses!r}')
     net = options.network()
     order = options.size(2500)
-    cell = {"tau_m": TAU_M_MS, "E_L": 0.0, "V_th": THETA_MV, "V_reset": v_reset_mv, "t_ref": 2.0}
+    cell: dict[str, Any] = {"tau_m": TAU_M_MS, "E_L": 0.0, "V_th": THETA_MV, "V_reset": v_reset_mv, "t_ref": 2.0}
     drive_hz = 1e4 * eta
     if synapses == "delta":
         model, weight = "iaf_psc_delta", J_MV
@@ -56,7 +58,15 @@ def brunel_stdp(options: Options) -> ReadyNetwork:
     """
     net = options.network()
     order = options.size(2250)
-    cell = {"C_m": 250.0, "tau_m": 20.0, "tau_syn": 2.0, "E_L": 0.0, "V_th": THETA_MV, "V_reset": 0.0, "t_ref": 2.0}
+    cell: dict[str, Any] = {
+        "C_m": 250.0,
+        "tau_m": 20.0,
+        "tau_syn": 2.0,
+        "E_L": 0.0,
+        "V_th": THETA_MV,
+        "V_reset": 0.0,
+        "t_ref": 2.0,
+    }
     start = {"v": Normal(7.0, 5.0, high=float(np.nextafter(THETA_MV, 0)))}
     excitatory = net.population("iaf_psc_exp_one", 4 * order, name="E", initial=start, **cell)
     inhibitory = net.population("iaf_psc_exp_one", order, name="I", initial=start, **cell)

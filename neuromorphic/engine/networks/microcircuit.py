@@ -98,10 +98,10 @@ def microcircuit(options: Options, drive: str = "poisson") -> ReadyNetwork:
             if not numbers[target, source]:
                 continue
             mean = weights[target, source] / np.sqrt(s)
-            bounds = {"low": 0.0} if mean > 0 else {"high": 0.0}
+            low, high = (0.0, np.inf) if mean > 0 else (-np.inf, 0.0)
             delay = Normal(1.5, 0.75, low=h / 2) if source % 2 == 0 else Normal(0.75, 0.375, low=h / 2)
             rule = FixedTotalNumber(int(numbers[target, source]))
-            weight = Normal(float(mean), 0.1 * abs(float(mean)), **bounds)
+            weight = Normal(float(mean), 0.1 * abs(float(mean)), low, high)
             net.connect(populations[source], populations[target], rule, weight, delay)
         if drive == "poisson":
             rate = BACKGROUND_HZ * float(EXTERNAL_INDEGREE[target]) * s
