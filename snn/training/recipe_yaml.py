@@ -1,4 +1,4 @@
-"""YAML as recipes use it: 1e-3 is a number, and a key given twice is an error."""
+"""YAML as recipes use it: 1e-3 is a number, `on` is a word, and a key given twice is an error."""
 
 import re
 from collections.abc import Hashable
@@ -25,6 +25,13 @@ class _Loader(yaml.SafeLoader):
         return mapping
 
 
+# YAML 1.1 reads on, off, yes and no as booleans, and with them the key of `loss: {on: mean}`.
+_BOOL = "tag:yaml.org,2002:bool"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if tag != _BOOL]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOL, re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
 
 
@@ -35,6 +42,8 @@ def read_yaml(text: str) -> Any:
 
     >>> read_yaml("lr: 1e-3")
     {'lr': 0.001}
+    >>> read_yaml("on: true")
+    {'on': True}
     """
     try:
         return yaml.load(text, Loader=_Loader)

@@ -162,7 +162,7 @@ def _finish(
     # With several machines the weights may live elsewhere by now; the files are what counts.
     source = folder.best if recorder.has_validation else folder.last
     weights = load_checkpoint(source)["state_dict"]
-    network.cpu().load_state_dict({key.removeprefix("network."): value for key, value in weights.items()})
+    network.cpu().float().load_state_dict({key.removeprefix("network."): value for key, value in weights.items()})
     row = history[selected - 1]
     draw_accuracy(history, selected, recipe.data.name, folder.accuracy_picture)
     _draw_examples(recipe, splits, network, folder.raster_picture)

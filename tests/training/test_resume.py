@@ -147,5 +147,5 @@ def test_failed_save_leaves_the_old_checkpoint_and_no_leftover(tmp_path: Path, m
 
 def test_checkpoints_with_code_in_them_are_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": Path("a")}, tmp_path / "bad.ckpt")
-    with pytest.raises(Exception, match="[Ww]eights"):
+    with pytest.raises(Exception, match=r"[Ww]eights"):
         load_checkpoint(tmp_path / "bad.ckpt")
