@@ -177,9 +177,11 @@ def test_run_dir_that_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_overrides_reach_the_recipe(tmp_path: Path) -> None:
     options, recipe = parse(
-        ["--config=digits", "--run-dir", str(tmp_path), "--epochs", "3", "--data.batch-size=32", "--seed=5"]
-        + ["--network.hidden", "[7, 8]", "--network.neuron.tau=3", "--optimizer.lr", "1e-3", "--clip_norm=1e0"]
-        + ["--devices", "[0]", "--loss.on", "steps"]
+        [
+            *("--config=digits", "--run-dir", str(tmp_path), "--epochs", "3", "--data.batch-size=32", "--seed=5"),
+            *("--network.hidden", "[7, 8]", "--network.neuron.tau=3", "--optimizer.lr", "1e-3", "--clip_norm=1e0"),
+            *("--devices", "[0]", "--loss.on", "steps"),
+        ]
     )
     assert options["run_dir"] == tmp_path
     assert recipe == Recipe(
