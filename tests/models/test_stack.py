@@ -14,7 +14,7 @@ from snn.models import SpikingConvNet, SpikingMLP, SpikingVGG, Stack
 from snn.training.spike_rates import SpikeCounter, memory_layers
 
 T, B = 5, 6
-NEURON = {"class": "LIF", "backend": "reference"}
+NEURON = {"class": "LIF", "v_threshold": 0.05, "backend": "reference"}  # deep layers spike too
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "mlp": lambda: SpikingMLP((2, 8, 8), 3, hidden=(7, 9), neuron=NEURON),
     "mlp with batch norm": lambda: SpikingMLP((2, 8, 8), 3, hidden=(7,), neuron=NEURON, batch_norm=True),
@@ -82,7 +82,7 @@ def test_layers_that_may_draw_see_every_step(layer: nn.Module) -> None:
 @pytest.mark.parametrize("cut", [1, 3])
 def test_run_in_two_parts_with_state_equals_one(name: str, cut: int) -> None:
     network = made(name).eval()
-    x = 3 * torch.rand(T, B, 2, 8, 8, dtype=torch.float64)
+    x = 3 * torch.randn(T, B, 2, 8, 8, dtype=torch.float64)
     first, state = network(x[:cut], state=None)
     network(x)  # another call in between does not matter
     second, _ = network(x[cut:], state=state)
@@ -93,7 +93,7 @@ def test_run_in_two_parts_with_state_equals_one(name: str, cut: int) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_calls_start_fresh(name: str) -> None:
     network = made(name).eval()
-    x = 3 * torch.rand(T, B, 2, 8, 8, dtype=torch.float64)
+    x = 3 * torch.randn(T, B, 2, 8, 8, dtype=torch.float64)
     assert torch.equal(network(x), network(x))
 
 

@@ -169,9 +169,10 @@ def test_two_processes_train_on_the_same_batches(finished_run: Path, tmp_path: P
     ]
     (tmp_path / "two").mkdir()
     alone, two = train(tmp_path, *options), tmp_path / "two" / "run"
+    arguments = ["--config", str(recipe_file(tmp_path / "two")), "--run-dir", str(two), *options]
+    arguments += ["--devices=2", "--accelerator=cpu", "--strategy=ddp"]
     ended = subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts" / "train.py"), "--config", str(recipe_file(tmp_path / "two"))]
-        + ["--run-dir", str(two), *options, "--devices=2", "--accelerator=cpu", "--strategy=ddp"],
+        [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True,
     )  # fmt: skip
     try:
