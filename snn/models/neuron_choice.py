@@ -3,12 +3,12 @@
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from torch import nn
 
-import snn
+from snn.errors import closest
+from snn.neurons import NEURONS
 
 # A name in `snn` or "package.module.Class"; the same with arguments as {"class": name, **arguments}; or a function
 # without arguments that makes one layer of neurons.
@@ -24,7 +24,7 @@ def make_neuron(choice: NeuronChoice) -> nn.Module:
     4.0
     """
     if callable(choice):
-        return choice()
+        return _multi_step("a function", choice())
     arguments = {} if isinstance(choice, str) else dict(choice)
     name = choice if isinstance(choice, str) else arguments.pop("class", None)
     if not isinstance(name, str):
@@ -33,31 +33,35 @@ def make_neuron(choice: NeuronChoice) -> nn.Module:
     accepted = [key for key in inspect.signature(neuron_class).parameters if key != "self"]
     for key in arguments:
         if key not in accepted:
-            raise ValueError(
-                f"neuron: {name} has no argument {key!r}{_closest(key, accepted)}; valid: {', '.join(accepted)}"
-            )
-    arguments.setdefault("step_mode", "m")
-    neuron: nn.Module = neuron_class(**arguments)
-    return neuron
+            raise ValueError(f"neuron: {name} has no argument {key!r}{closest(key, accepted)}")
+    if "step_mode" in accepted:
+        arguments.setdefault("step_mode", "m")
+    try:
+        return _multi_step(name, neuron_class(**arguments))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"neuron: {name}: {error}") from error
+
+
+def _multi_step(name: str, layer: object) -> nn.Module:
+    if not isinstance(layer, nn.Module):
+        raise ValueError(f"{name} gives a {type(layer).__name__}, not a torch.nn.Module")
+    mode = getattr(layer, "step_mode", "m")
+    if mode != "m":
+        raise ValueError(f"{name}: step_mode must be 'm' in a network over all steps, got {mode!r}")
+    return layer
 
 
 def _neuron_class(name: str) -> Callable[..., nn.Module]:
     module_name, _, class_name = name.rpartition(".")
     if module_name:
         try:
-            return getattr(importlib.import_module(module_name), class_name)
-        except (ImportError, AttributeError) as error:
+            found = getattr(importlib.import_module(module_name), class_name)
+        except (ImportError, AttributeError, ValueError, TypeError) as error:
             raise ValueError(f"neuron: {name!r} cannot be imported: {error}") from error
-    names = sorted(key for key in snn.__all__ if _is_neuron(getattr(snn, key)))
-    if name not in names:
-        raise ValueError(f"neuron: unknown {name!r}{_closest(name, names)}; valid: {', '.join(names)}")
-    return getattr(snn, name)
-
-
-def _is_neuron(value: object) -> bool:
-    return inspect.isclass(value) and issubclass(value, nn.Module)
-
-
-def _closest(word: str, names: list[str]) -> str:
-    close = get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+        if not callable(found):
+            raise ValueError(f"neuron: {name!r} is not a class of neurons")
+        return found
+    neurons = {neuron.__name__: neuron for neuron in NEURONS.values()}
+    if name not in neurons:
+        raise ValueError(f"neuron: unknown {name!r}{closest(name, neurons)}")
+    return neurons[name]

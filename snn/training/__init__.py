@@ -2,8 +2,7 @@
 
 from snn.training.bptt import StepResult, bptt
 from snn.training.loss import sequence_cross_entropy
-from snn.training.recipe import Recipe
+from snn.training.recipe import Recipe, RecipeError
 from snn.training.run import RunInterrupted, train
-from snn.training.suggest import RecipeError
 
 __all__ = ["Recipe", "RecipeError", "RunInterrupted", "StepResult", "bptt", "sequence_cross_entropy", "train"]

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 import snn.models
-from snn.training.suggest import RecipeError, require_known, suggestion
+from snn.errors import closest
+from snn.training.recipe import RecipeError
 
 
 def build_network(choice: Mapping[str, Any], input_shape: Sequence[int], class_count: int) -> nn.Module:
@@ -60,12 +61,16 @@ def _imported(key: str, name: object, package: Any, base: type) -> Callable[...,
     module_name, _, class_name = name.rpartition(".")
     if module_name:
         try:
-            return getattr(importlib.import_module(module_name), class_name)
-        except (ImportError, AttributeError) as error:
+            found = getattr(importlib.import_module(module_name), class_name)
+        except (ImportError, AttributeError, ValueError, TypeError) as error:
             raise RecipeError(f"{key}: {name!r} cannot be imported: {error}") from error
+        if not callable(found) or (inspect.isclass(found) and not issubclass(found, base)):
+            raise RecipeError(f"{key}: {name!r} is not a {base.__name__}")
+        return found
     members = vars(package).items()
     names = [entry for entry, value in members if inspect.isclass(value) and issubclass(value, base) and value != base]
-    require_known(name, names, key)
+    if name not in names:
+        raise RecipeError(f"{key}: unknown {name!r}{closest(name, names)}")
     return getattr(package, name)
 
 
@@ -78,8 +83,9 @@ def _constructed(
 ) -> Any:
     for key in arguments:
         if key not in accepted:
-            raise RecipeError(f"{place}.{key}: {name} has no such argument; {suggestion(str(key), accepted)}")
+            raise RecipeError(f"{place}.{key}: {name} has no such argument{closest(str(key), accepted)}")
     try:
         return constructor(**arguments)
     except (ValueError, TypeError) as error:
-        raise RecipeError(f"{place}: {name}: {error}") from error
+        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise RecipeError(f"{place}: {name}({given}): {error}") from error

@@ -6,8 +6,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from snn.training.recipe import Recipe, check_keys, recipe_names, recipe_path
-from snn.training.suggest import RecipeError, suggestion
+from snn.errors import closest
+from snn.training.recipe import Recipe, RecipeError, check_keys, recipe_names, recipe_path
+from snn.training.recipe_yaml import read_yaml
 
 _DESCRIPTION = """Train a spiking network as a recipe says and write a run folder.
 
@@ -48,7 +49,6 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], Recipe]:
     Raises: RecipeError naming the flag, key or value that is wrong; SystemExit(0) after --help.
     """
     try:
-        import yaml
         from jsonargparse import ArgumentError, ArgumentParser
     except ImportError as error:
         raise ImportError("training needs jsonargparse; install it with: pip install 'spikeloop[train]'") from error
@@ -76,17 +76,18 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], Recipe]:
     options["run_dir"] = Path(options["run_dir"])
     path = _config_path(options)
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"--config: {path} is not YAML: {error}") from error
+        given = read_yaml(path.read_text(encoding="utf-8")) or {}
+    except (ValueError, OSError) as error:
+        raise RecipeError(f"--config: {path}: {error}") from error
     if not isinstance(given, Mapping):
         raise RecipeError(f"--config: {path} must hold keys and values, got {type(given).__name__}")
     given = dict(given)
     for key, text in overrides:
         try:
-            _set(given, key.split("."), yaml.safe_load(text), key)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"--{key}: {text!r} is not a YAML value: {error}") from error
+            value = read_yaml(text)
+        except ValueError as error:
+            raise RecipeError(f"--{key}: {text!r}: {error}") from error
+        _set(given, key.split("."), value, key)
     check_keys(given, Recipe)
     try:
         recipe = Recipe(**vars(recipe_parser.instantiate(recipe_parser.parse_object(given))))
@@ -116,7 +117,7 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
         elif name in _FLAGS:
             flags.append(f"--{name}{equals}{value}")
         else:
-            raise RecipeError(f"unknown flag --{name}; {suggestion(first, [*keys, *_FLAGS])}")
+            raise RecipeError(f"unknown flag --{name}{closest(first, [*keys, *_FLAGS])}")
     return flags, overrides
 
 

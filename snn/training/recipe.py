@@ -5,9 +5,13 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from snn.training.suggest import RecipeError, suggestion
+from snn.errors import closest
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
+
+
+class RecipeError(ValueError):
+    """A recipe, or an override of it, that cannot be run; the message names the key and what is accepted."""
 
 
 def _require(condition: bool, key: str, expected: str, received: object) -> None:
@@ -143,6 +147,8 @@ class Recipe:
         _require(self.epochs >= 1, "epochs", ">= 1", self.epochs)
         _require(0 <= self.seed < 2**63, "seed", "in [0, 2**63)", self.seed)
         _require(self.num_nodes >= 1, "num_nodes", ">= 1", self.num_nodes)
+        warmup = self.schedule.warmup_epochs
+        _require(warmup <= self.epochs, "schedule.warmup_epochs", f"at most epochs = {self.epochs}", warmup)
 
 
 def recipe_names() -> list[str]:
@@ -161,7 +167,7 @@ def recipe_path(name_or_path: str) -> Path:
     if name_or_path in recipe_names():
         return RECIPE_FOLDER / f"{name_or_path}.yaml"
     raise RecipeError(
-        f"--config: no file {name_or_path!r} and no shipped recipe of that name; {suggestion(path.stem, recipe_names())}"
+        f"--config: no file {name_or_path!r} and no shipped recipe of that name{closest(path.stem, recipe_names())}"
     )
 
 
@@ -170,7 +176,7 @@ def check_keys(given: Mapping[str, Any], options: type, place: str = "") -> None
     known = {entry.name: entry.type for entry in fields(options)}
     for key, value in given.items():
         if key not in known:
-            raise RecipeError(f"unknown key {f'{place}{key}'!r}; {suggestion(str(key), known)}")
+            raise RecipeError(f"unknown key {f'{place}{key}'!r}{closest(str(key), known)}")
         nested = known[key]
         if isinstance(nested, type) and is_dataclass(nested):
             if not isinstance(value, Mapping):

@@ -1,5 +1,6 @@
 """One training run, from a recipe to a full run folder."""
 
+import inspect
 import logging
 import math
 import statistics
@@ -19,11 +20,10 @@ from snn.training.environment import environment
 from snn.training.figures import draw_accuracy, draw_raster
 from snn.training.lightning_import import import_lightning
 from snn.training.loss import sequence_cross_entropy
-from snn.training.recipe import Recipe, recipe_to_dict
+from snn.training.recipe import Recipe, RecipeError, recipe_to_dict
 from snn.training.run_folder import RunFolder, is_first_process
 from snn.training.schedule import learning_rate_factor
 from snn.training.seeding import EVALUATE, WEIGHTS, derived_seed, set_all_generators
-from snn.training.suggest import RecipeError
 from snn.training.trainer_arguments import trainer_arguments
 
 if TYPE_CHECKING:
@@ -63,12 +63,14 @@ def train(
     splits = load_splits(recipe.data, recipe.seed)
     set_all_generators(derived_seed(recipe.seed, WEIGHTS))
     network = build_network(recipe.network, splits.input_shape, splits.class_count)
+    if recipe.bptt_steps is not None and "state" not in inspect.signature(network.forward).parameters:
+        raise RecipeError(
+            f"bptt_steps: {type(network).__name__}.forward has no argument 'state' to carry from chunk to chunk"
+        )
     build_optimizer(recipe.optimizer, network)  # a wrong argument is found before the folder is touched
     lightning = import_lightning()
     arguments = trainer_arguments(recipe, lightning.Trainer, progress)
-    if is_first_process():
-        folder.open(recipe_to_dict(recipe), resume, overwrite)
-    recorder = _fit(recipe, splits, network, folder, arguments, resume, report)
+    recorder = _fit(recipe, splits, network, folder, arguments, (resume, overwrite), report)
     return _finish(recipe, splits, network, folder, recorder) if is_first_process() else {}
 
 
@@ -78,7 +80,7 @@ def _fit(
     network: nn.Module,
     folder: RunFolder,
     arguments: dict[str, Any],
-    resume: bool,
+    reuse: tuple[bool, bool],
     report: Callable[[str], None],
 ) -> "Recorder":
     from lightning.pytorch import Trainer
@@ -101,15 +103,19 @@ def _fit(
     evaluations = [(splits.test, torch.arange(len(splits.test.labels)))]
     if len(splits.val_rows):
         evaluations.append((splits.train, splits.val_rows))
+    training = training_loader(splits, data, seed, process, process_count)
+    # The folder is touched only now that nothing in the recipe can be wrong any more.
+    resume, overwrite = reuse
+    if is_first_process():
+        folder.open(recipe_to_dict(recipe), resume, overwrite)
     try:
         trainer.fit(
             module,
-            train_dataloaders=training_loader(splits, data, seed, process, process_count),
+            train_dataloaders=training,
             val_dataloaders=[
                 evaluation_loader(images, rows, data, seed, process, process_count) for images, rows in evaluations
             ],
             ckpt_path=folder.last if resume and folder.last.is_file() else None,
-            weights_only=True,
         )
     except MisconfigurationException as error:
         raise RecipeError(f"trainer: {error}") from error
@@ -118,6 +124,8 @@ def _fit(
         if trainer.state.status == TrainerStatus.INTERRUPTED:
             raise RunInterrupted from error
         raise
+    if not recorder.history:
+        raise RecipeError("trainer: these arguments leave no training step")
     return recorder
 
 
@@ -154,9 +162,9 @@ def _finish(
     # With several machines the weights may live elsewhere by now; the files are what counts.
     source = folder.best if recorder.has_validation else folder.last
     weights = load_checkpoint(source)["state_dict"]
-    network.cpu().load_state_dict({key.removeprefix("network."): value for key, value in weights.items()})
+    network.cpu().float().load_state_dict({key.removeprefix("network."): value for key, value in weights.items()})
     row = history[selected - 1]
-    draw_accuracy(history, recipe.data.name, folder.accuracy_picture)
+    draw_accuracy(history, selected, recipe.data.name, folder.accuracy_picture)
     _draw_examples(recipe, splits, network, folder.raster_picture)
     rate, T = row["spikes_per_neuron_per_step"], recipe.encoding.steps
     metrics = {
