@@ -119,7 +119,8 @@ def build_tables(
         used = np.flatnonzero(np.diff(starts[k]))
         if len(used):
             on_parts(
-                finish_rows.finish_rows, PARTS, blocks, starts[k, used], starts[k, used + 1], used, blocks, pointers[k], offsets, weights,
+                finish_rows.finish_rows, PARTS, blocks,
+                starts[k, used], starts[k, used + 1], used, blocks, pointers[k], offsets, weights,
                 plan.kind != PER_SOURCE, edges, layout.block_cells, layout.block_base, int(layout.slots[0]), PARTS,
             )  # fmt: skip
     return layout, _tables(plans, pointers, offsets, weights, layout, h, dtype, blocks), shortest
@@ -245,7 +246,8 @@ def _write(
         assert generated.by_part is not None
         before = np.cumsum(generated.by_part, axis=0, dtype=np.int64) - generated.by_part
         on_parts(
-            build_rows.fill_indegree, PARTS, workers, found, p.pre.n, p.post.n, p.rule.k, skip, not p.rule.multapses, key, weight, delay, store, signed, absolute,
+            build_rows.fill_indegree, PARTS, workers, found,
+            p.pre.n, p.post.n, p.rule.k, skip, not p.rule.multapses, key, weight, delay, store, signed, absolute,
             cells, total_cells, h, at[None, :] + before, offsets, weights,
         )  # fmt: skip
         return _summary(found)
@@ -257,7 +259,8 @@ def _write(
     )
     first = np.cumsum(generated.counts) - generated.counts
     on_parts(
-        build_rows.fill_rows, PARTS, workers, found, first, kind, generated.counts, p.post.n, number, skip, key, pre_xyz, post_xyz, shape, listed, order, weight, delay,
+        build_rows.fill_rows, PARTS, workers, found, first,
+        kind, generated.counts, p.post.n, number, skip, key, pre_xyz, post_xyz, shape, listed, order, weight, delay,
         weight_list, delay_list, store, signed, absolute, cells, total_cells, h, at, offsets, weights, PARTS,
     )  # fmt: skip
     return _summary(found)

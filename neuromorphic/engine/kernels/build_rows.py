@@ -218,8 +218,8 @@ def count_indegree(part, counts, n_post, k, skip_self, distinct, key):  # type: 
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def fill_indegree(  # type: ignore[no-untyped-def]
-    part, found, n_pre, n_post, k, skip_self, distinct, key, weight, delay, store_weights, signed, absolute, cells, total_cells, h,
-    write_at, offsets, weights,
+    part, found, n_pre, n_post, k, skip_self, distinct, key,
+    weight, delay, store_weights, signed, absolute, cells, total_cells, h, write_at, offsets, weights,
 ):  # fmt: skip
     """As ``fill_rows`` for a fixed in-degree; write_at [parts, n_pre] int64 is advanced."""
     parts = write_at.shape[0]
