@@ -15,6 +15,7 @@ from neuromorphic.engine.kernels.delivery import INDIVIDUAL, LONG_TERM, PER_SOUR
 from neuromorphic.engine.layout import Layout, global_cells, with_slots
 from neuromorphic.engine.network import Projection
 from neuromorphic.engine.plasticity import ShortTermPlasticity
+from neuromorphic.engine.threads import on_parts
 
 PARTS = 16  # pieces of parallel generation; fixed, so that the order of synapses never depends on the threads
 _NO_POSITIONS = np.zeros((1, 3))
@@ -78,7 +79,7 @@ def build_tables(
     Returns: the layout with its ring, the tables, and the shortest delay in steps (a large number without synapses).
     """
     sources = int(layout.first_id[-1])
-    generated = {p.index: _count(p, seed) for plan in plans for p in plan.projections}
+    generated = {p.index: _count(p, seed, blocks) for plan in plans for p in plan.projections}
     starts = np.zeros((len(plans), sources + 1), dtype=np.int64)
     total = weighted = 0
     for k, plan in enumerate(plans):
@@ -101,7 +102,9 @@ def build_tables(
         for p in plan.projections:
             first = int(layout.first_id[p.pre.index])
             at = position[first : first + p.pre.n]
-            found = _write(p, generated[p.index], layout, seed, h, at, offsets, weights, plan.kind != PER_SOURCE)
+            found = _write(
+                p, generated[p.index], layout, seed, h, at, offsets, weights, plan.kind != PER_SOURCE, blocks
+            )
             longest, shortest, too_far = max(longest, found[0]), min(shortest, found[1]), too_far + found[2]
             at += generated[p.index].counts
     if too_far:
@@ -115,7 +118,8 @@ def build_tables(
         pointers[k, -1] = starts[k, -1]
         used = np.flatnonzero(np.diff(starts[k]))
         if len(used):
-            finish_rows.finish_rows(
+            on_parts(
+                finish_rows.finish_rows, PARTS, blocks,
                 starts[k, used], starts[k, used + 1], used, blocks, pointers[k], offsets, weights,
                 plan.kind != PER_SOURCE, edges, layout.block_cells, layout.block_base, int(layout.slots[0]), PARTS,
             )  # fmt: skip
@@ -189,12 +193,13 @@ def _row_arguments(p: Projection) -> tuple[int, float, np.ndarray, np.ndarray, n
             return build_rows.LISTED, 0.0, pre_xyz, post_xyz, shape
 
 
-def _count(p: Projection, seed: int) -> Generated:
+def _count(p: Projection, seed: int, workers: int) -> Generated:
     key = sub_seed(seed, _SYNAPSES, p.index)
     skip = _skip_self(p)
     match p.rule:
         case rules.FixedInDegree(k, _, multapses):
-            by_part = build_rows.count_indegree(p.pre.n, p.post.n, k, skip, not multapses, key, PARTS)
+            by_part = np.zeros((PARTS, p.pre.n), dtype=np.int32)
+            on_parts(build_rows.count_indegree, PARTS, workers, by_part, p.post.n, k, skip, not multapses, key)
             return Generated(by_part.sum(axis=0, dtype=np.int64), by_part)
         case rules.AllToAll():
             return Generated(np.full(p.pre.n, p.post.n - int(skip), dtype=np.int64))
@@ -210,9 +215,10 @@ def _count(p: Projection, seed: int) -> Generated:
             return Generated(np.bincount(p.rule._pre, minlength=p.pre.n).astype(np.int64), order=order)
         case _:
             kind, number, pre_xyz, post_xyz, shape = _row_arguments(p)
-            return Generated(
-                build_rows.count_rows(kind, p.pre.n, p.post.n, number, skip, key, pre_xyz, post_xyz, shape, PARTS)
-            )
+            counts = np.zeros(p.pre.n, dtype=np.int64)
+            shapes = (p.post.n, number, skip, key, pre_xyz, post_xyz, shape, PARTS)
+            on_parts(build_rows.count_rows, PARTS, workers, counts, kind, *shapes)
+            return Generated(counts)
 
 
 def _write(
@@ -225,6 +231,7 @@ def _write(
     offsets: np.ndarray,
     weights: np.ndarray,
     store: bool,
+    workers: int,
 ) -> tuple[int, int, int]:
     key = sub_seed(seed, _SYNAPSES, p.index)
     cells, signed = receiving_cells(p, layout)
@@ -234,23 +241,34 @@ def _write(
     if delay[0] in (NORMAL, LOG_NORMAL):
         delay[3] = max(delay[3], h / 2)
     absolute, skip = _absolute(p), _skip_self(p)
+    found = np.tile(np.array([0, 2**62, 0], dtype=np.int64), (PARTS, 1))
     if isinstance(p.rule, rules.FixedInDegree):
         assert generated.by_part is not None
         before = np.cumsum(generated.by_part, axis=0, dtype=np.int64) - generated.by_part
-        return build_rows.fill_indegree(
+        on_parts(
+            build_rows.fill_indegree, PARTS, workers, found,
             p.pre.n, p.post.n, p.rule.k, skip, not p.rule.multapses, key, weight, delay, store, signed, absolute,
             cells, total_cells, h, at[None, :] + before, offsets, weights,
         )  # fmt: skip
+        return _summary(found)
     kind, number, pre_xyz, post_xyz, shape = _row_arguments(p)
     listed = p.rule._post if isinstance(p.rule, rules.Explicit) else np.zeros(0, dtype=np.int64)
     order = np.zeros(0, dtype=np.int64) if generated.order is None else generated.order
     weight_list, delay_list = (
         np.asarray(q, dtype=np.float64) if np.ndim(q) else np.zeros(0) for q in (p.weight, p.delay_ms)
     )
-    return build_rows.fill_rows(
+    first = np.cumsum(generated.counts) - generated.counts
+    on_parts(
+        build_rows.fill_rows, PARTS, workers, found, first,
         kind, generated.counts, p.post.n, number, skip, key, pre_xyz, post_xyz, shape, listed, order, weight, delay,
         weight_list, delay_list, store, signed, absolute, cells, total_cells, h, at, offsets, weights, PARTS,
     )  # fmt: skip
+    return _summary(found)
+
+
+def _summary(found: np.ndarray) -> tuple[int, int, int]:
+    """Longest and shortest delay over all parts, and the synapses that do not fit."""
+    return int(found[:, 0].max()), int(found[:, 1].min()), int(found[:, 2].sum())
 
 
 def receiving_cells(p: Projection, layout: Layout) -> tuple[np.ndarray, bool]:

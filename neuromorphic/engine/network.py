@@ -115,7 +115,7 @@ class Network:
     >>> spikes = net.record(cell, "spikes")
     >>> report = net.run(80.0)
     >>> spikes.times_ms.round(1).tolist()
-    [32.2, 48.2, 64.2]
+    [32.2, 56.2]
     """
 
     dt_ms: float = 0.1

@@ -62,10 +62,9 @@ class NumbaSimulation:
             blocks=self.blocks,
         )
         plans = build.plan_tables(network.projections)
-        with threads.limited(self.blocks):
-            self.layout, self.tables, shortest = build.build_tables(
-                plans, plain, network.seed, self.h, self.dtype, self.blocks
-            )
+        self.layout, self.tables, shortest = build.build_tables(
+            plans, plain, network.seed, self.h, self.dtype, self.blocks
+        )
         self.chunk = int(min(shortest, MAX_CHUNK))
         self.ring = layout.aligned_zeros(int((self.layout.block_cells * self.layout.slots[0]).sum()), self.dtype)
         self.state_array = layout.aligned_zeros(layout.state_elements(self.layout), self.dtype)

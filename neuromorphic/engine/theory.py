@@ -30,7 +30,7 @@ def siegert_rate_hz(
     shift = COLOUR_SHIFT * np.sqrt(tau_s_ms / tau_m_ms)
     low, high = (v_reset_mv - mu_mv) / sigma_mv + shift, (theta_mv - mu_mv) / sigma_mv + shift
     integral, _ = quad(lambda x: erfcx(-x), low, high, limit=200)
-    return 1e3 / (t_ref_ms + tau_m_ms * np.sqrt(np.pi) * integral)
+    return float(1e3 / (t_ref_ms + tau_m_ms * np.sqrt(np.pi) * integral))
 
 
 def siegert_cv(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from threading import Thread
 from typing import Any
 
@@ -37,12 +37,13 @@ def on_all(loop: Callable[..., Any], count: int, arguments: Sequence[Any]) -> An
     return result
 
 
-@contextmanager
-def limited(threads: int) -> Iterator[None]:
-    """Let Numba's parallel loops of the build use at most ``threads`` threads; restores the caller's number."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(threads, before))
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
+def on_parts(kernel: Callable[..., Any], parts: int, threads: int, *arguments: Any) -> None:
+    """kernel(part, *arguments) for every part, on a pool of threads; the kernel releases the interpreter lock."""
+    if threads == 1:
+        for part in range(parts):
+            kernel(part, *arguments)
+        return
+    kernel(0, *arguments)  # compiles before the pool starts
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(kernel, part, *arguments) for part in range(1, parts)]:
+            done.result()

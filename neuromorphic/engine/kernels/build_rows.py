@@ -1,9 +1,9 @@
-"""Parallel generation of synapses straight into rows by source; every row has its own random streams."""
+"""Generation of synapses straight into rows by source, one part of the rows per call; every row has its own streams."""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from neuromorphic.engine.kernels.counter_rng import GOLDEN, below, mix, stream, unit
 
@@ -125,73 +125,65 @@ def delay_steps(delay_ms, h):  # type: ignore[no-untyped-def]
     return max(np.int64(np.floor(delay_ms / h + 0.5 + 1e-9)), np.int64(1))
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
-def count_rows(kind, n_pre, n_post, number, skip_self, key, pre_xyz, post_xyz, shape, parts):  # type: ignore[no-untyped-def]
-    """[n_pre] int64 synapses of each source, for rules whose out-degree is random."""
-    counts = np.zeros(n_pre, dtype=np.int64)
-    for part in prange(parts):
-        out = np.empty(n_post, dtype=np.int32)
-        mark = np.zeros(1, dtype=np.int64)
-        for s in range(n_pre * part // parts, n_pre * (part + 1) // parts):
-            counts[s] = row_targets(kind, s, n_post, number, skip_self, key, pre_xyz, post_xyz, shape, out, mark)
-    return counts
+@njit(cache=True, error_model="numpy", nogil=True)
+def count_rows(part, counts, kind, n_post, number, skip_self, key, pre_xyz, post_xyz, shape, parts):  # type: ignore[no-untyped-def]
+    """Write the synapses of each source of one part to counts [n_pre], for rules whose out-degree is random."""
+    n_pre = counts.shape[0]
+    out = np.empty(n_post, dtype=np.int32)
+    mark = np.zeros(1, dtype=np.int64)
+    for s in range(n_pre * part // parts, n_pre * (part + 1) // parts):
+        counts[s] = row_targets(kind, s, n_post, number, skip_self, key, pre_xyz, post_xyz, shape, out, mark)
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", nogil=True)
 def fill_rows(  # type: ignore[no-untyped-def]
-    kind, counts, n_post, p, skip_self, key, pre_xyz, post_xyz, shape, listed, listed_order,
+    part, found, first, kind, counts, n_post, p, skip_self, key, pre_xyz, post_xyz, shape, listed, listed_order,
     weight, delay, weight_list, delay_list, store_weights, signed, absolute, cells, total_cells, h,
     write_at, offsets, weights, parts,
 ):  # fmt: skip
-    """Write every row of a projection whose sources generate their own targets.
+    """Write one part of the rows of a projection whose sources generate their own targets.
 
     counts [n_pre] synapses of each row; write_at [n_pre] first element in ``offsets``. A synapse is written as
     delay * total_cells + cell; ``finish_rows`` turns it into its place in the ring. signed: negative weights use
-    cells[1]. Returns the longest and shortest delay in steps and the number of synapses that do not fit 32 bits.
+    cells[1]. first [n_pre]: place of each row in an explicit list. found [parts, 3] receives the longest and the shortest
+    delay in steps and the number of synapses that do not fit 32 bits.
     """
     n_pre = counts.shape[0]
-    longest = np.zeros(parts, dtype=np.int64)
-    shortest = np.full(parts, np.int64(2**62))
-    too_far = np.zeros(parts, dtype=np.int64)
-    first = np.zeros(n_pre + 1, dtype=np.int64)
-    first[1:] = np.cumsum(counts)
-    for part in prange(parts):
-        low, high = n_pre * part // parts, n_pre * (part + 1) // parts
-        size = 1
-        for s in range(low, high):
-            size = max(size, counts[s])
-        out = np.empty(max(size, n_post) if kind == PROBABILITY else size, dtype=np.int32)
-        mark = np.zeros(n_post if kind == OUT_DEGREE_DISTINCT else 1, dtype=np.int64)
-        for s in range(low, high):
-            n = counts[s]
-            if n == 0:
-                continue
-            if kind != LISTED:
-                number = p if kind == PROBABILITY else np.float64(n)
-                row_targets(kind, s, n_post, number, skip_self, key, pre_xyz, post_xyz, shape, out, mark)
-            words = stream(stream(key, np.uint64(s)), _VALUES)
-            for k in range(n):
-                w, d, words = draw_pair(words, weight, delay)
-                if kind == LISTED:
-                    entry = listed_order[first[s] + k]
-                    target = np.int64(listed[entry])
-                    if weight_list.shape[0]:
-                        w = weight_list[entry]
-                    if delay_list.shape[0]:
-                        d = delay_list[entry]
-                else:
-                    target = np.int64(out[k])
-                steps = delay_steps(d, h)
-                longest[part] = max(longest[part], steps)
-                shortest[part] = min(shortest[part], steps)
-                packed = steps * total_cells + cells[1 if signed and w < 0.0 else 0, target]
-                if packed >= 2**32:
-                    too_far[part] += 1
-                at = write_at[s] + k
-                offsets[at] = np.uint32(packed)
-                if store_weights:
-                    weights[at] = abs(w) if absolute else w
-    return longest.max(), shortest.min(), too_far.sum()
+    low, high = n_pre * part // parts, n_pre * (part + 1) // parts
+    size = 1
+    for s in range(low, high):
+        size = max(size, counts[s])
+    out = np.empty(max(size, n_post) if kind == PROBABILITY else size, dtype=np.int32)
+    mark = np.zeros(n_post if kind == OUT_DEGREE_DISTINCT else 1, dtype=np.int64)
+    for s in range(low, high):
+        n = counts[s]
+        if n == 0:
+            continue
+        if kind != LISTED:
+            number = p if kind == PROBABILITY else np.float64(n)
+            row_targets(kind, s, n_post, number, skip_self, key, pre_xyz, post_xyz, shape, out, mark)
+        words = stream(stream(key, np.uint64(s)), _VALUES)
+        for k in range(n):
+            w, d, words = draw_pair(words, weight, delay)
+            if kind == LISTED:
+                entry = listed_order[first[s] + k]
+                target = np.int64(listed[entry])
+                if weight_list.shape[0]:
+                    w = weight_list[entry]
+                if delay_list.shape[0]:
+                    d = delay_list[entry]
+            else:
+                target = np.int64(out[k])
+            steps = delay_steps(d, h)
+            found[part, 0] = max(found[part, 0], steps)
+            found[part, 1] = min(found[part, 1], steps)
+            packed = steps * total_cells + cells[1 if signed and w < 0.0 else 0, target]
+            if packed >= 2**32:
+                found[part, 2] += 1
+            at = write_at[s] + k
+            offsets[at] = np.uint32(packed)
+            if store_weights:
+                weights[at] = abs(w) if absolute else w
 
 
 @njit(cache=True, error_model="numpy")
@@ -212,47 +204,40 @@ def _indegree_sources(t, n_pre, k, skip_self, distinct, key, out, mark):  # type
         count += 1
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
-def count_indegree(n_pre, n_post, k, skip_self, distinct, key, parts):  # type: ignore[no-untyped-def]
-    """[parts, n_pre] int32 synapses of each source within each part of the targets."""
-    counts = np.zeros((parts, n_pre), dtype=np.int32)
-    for part in prange(parts):
-        out = np.empty(k, dtype=np.int32)
-        mark = np.zeros(n_pre if distinct else 1, dtype=np.int64)
-        for t in range(n_post * part // parts, n_post * (part + 1) // parts):
-            _indegree_sources(t, n_pre, k, skip_self, distinct, key, out, mark)
-            for j in range(k):
-                counts[part, out[j]] += np.int32(1)
-    return counts
+@njit(cache=True, error_model="numpy", nogil=True)
+def count_indegree(part, counts, n_post, k, skip_self, distinct, key):  # type: ignore[no-untyped-def]
+    """Write the synapses of each source within one part of the targets to counts [parts, n_pre] int32."""
+    parts, n_pre = counts.shape
+    out = np.empty(k, dtype=np.int32)
+    mark = np.zeros(n_pre if distinct else 1, dtype=np.int64)
+    for t in range(n_post * part // parts, n_post * (part + 1) // parts):
+        _indegree_sources(t, n_pre, k, skip_self, distinct, key, out, mark)
+        for j in range(k):
+            counts[part, out[j]] += np.int32(1)
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", nogil=True)
 def fill_indegree(  # type: ignore[no-untyped-def]
-    n_pre, n_post, k, skip_self, distinct, key, weight, delay, store_weights, signed, absolute, cells, total_cells, h,
-    write_at, offsets, weights,
+    part, found, n_pre, n_post, k, skip_self, distinct, key,
+    weight, delay, store_weights, signed, absolute, cells, total_cells, h, write_at, offsets, weights,
 ):  # fmt: skip
     """As ``fill_rows`` for a fixed in-degree; write_at [parts, n_pre] int64 is advanced."""
     parts = write_at.shape[0]
-    longest = np.zeros(parts, dtype=np.int64)
-    shortest = np.full(parts, np.int64(2**62))
-    too_far = np.zeros(parts, dtype=np.int64)
-    for part in prange(parts):
-        out = np.empty(k, dtype=np.int32)
-        mark = np.zeros(n_pre if distinct else 1, dtype=np.int64)
-        for t in range(n_post * part // parts, n_post * (part + 1) // parts):
-            _indegree_sources(t, n_pre, k, skip_self, distinct, key, out, mark)
-            words = stream(stream(key, np.uint64(t)), _VALUES)
-            for j in range(k):
-                w, d, words = draw_pair(words, weight, delay)
-                steps = delay_steps(d, h)
-                longest[part] = max(longest[part], steps)
-                shortest[part] = min(shortest[part], steps)
-                packed = steps * total_cells + cells[1 if signed and w < 0.0 else 0, t]
-                if packed >= 2**32:
-                    too_far[part] += 1
-                at = write_at[part, out[j]]
-                write_at[part, out[j]] += 1
-                offsets[at] = np.uint32(packed)
-                if store_weights:
-                    weights[at] = abs(w) if absolute else w
-    return longest.max(), shortest.min(), too_far.sum()
+    out = np.empty(k, dtype=np.int32)
+    mark = np.zeros(n_pre if distinct else 1, dtype=np.int64)
+    for t in range(n_post * part // parts, n_post * (part + 1) // parts):
+        _indegree_sources(t, n_pre, k, skip_self, distinct, key, out, mark)
+        words = stream(stream(key, np.uint64(t)), _VALUES)
+        for j in range(k):
+            w, d, words = draw_pair(words, weight, delay)
+            steps = delay_steps(d, h)
+            found[part, 0] = max(found[part, 0], steps)
+            found[part, 1] = min(found[part, 1], steps)
+            packed = steps * total_cells + cells[1 if signed and w < 0.0 else 0, t]
+            if packed >= 2**32:
+                found[part, 2] += 1
+            at = write_at[part, out[j]]
+            write_at[part, out[j]] += 1
+            offsets[at] = np.uint32(packed)
+            if store_weights:
+                weights[at] = abs(w) if absolute else w

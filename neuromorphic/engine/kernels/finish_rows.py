@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 _SMALL = 48  # rows shorter than this are sorted by insertion
 
@@ -51,11 +51,11 @@ def _radix_sort(keys, values, other_keys, other_values, counts, top):  # type: i
         other_values[:] = values
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", nogil=True)
 def finish_rows(  # type: ignore[no-untyped-def]
-    starts, ends, rows, blocks, pointers, offsets, weights, has_weights, cell_edges, block_cells, block_base, slots, parts
+    part, starts, ends, rows, blocks, pointers, offsets, weights, has_weights, cell_edges, block_cells, block_base, slots, parts
 ):  # fmt: skip
-    """Place, sort and cut the rows of one table.
+    """Place, sort and cut one part of the rows of a table.
 
     starts, ends, rows [R]: first and last element of each row and its source; pointers [N * T + 1] receives the first
     element of (source, block), already filled with row starts. cell_edges [T + 1]: first global cell of each block.
@@ -63,42 +63,41 @@ def finish_rows(  # type: ignore[no-untyped-def]
     total_cells = np.uint32(cell_edges[blocks])
     n_rows = starts.shape[0]
     top = block_base[blocks - 1] + block_cells[blocks - 1] * slots
-    for part in prange(parts):
-        low, high = n_rows * part // parts, n_rows * (part + 1) // parts
-        size = 1
-        for r in range(low, high):
-            size = max(size, ends[r] - starts[r])
-        other_keys = np.empty(size, dtype=np.uint32)
-        order = np.empty(size, dtype=weights.dtype)
-        blank = np.empty(0 if has_weights else size, dtype=weights.dtype)
-        counts = np.empty(256, dtype=np.int64)
-        for r in range(low, high):
-            start, end = starts[r], ends[r]
-            n = end - start
-            keys = offsets[start:end]
-            values = weights[start:end] if has_weights else blank[:n]
-            for j in range(n):
-                delay = keys[j] // total_cells
-                cell = np.int64(keys[j] - delay * total_cells)
-                b = 0
-                while cell >= cell_edges[b + 1]:
-                    b += 1
-                keys[j] = np.uint32(block_base[b] + np.int64(delay) * block_cells[b] + cell - cell_edges[b])
-            if n < _SMALL:
-                _insertion_sort(keys, values)
-            else:
-                _radix_sort(keys, values, other_keys[:n], order[:n], counts, top)
-            at, position = rows[r] * blocks, start
-            for b in range(blocks):
-                pointers[at + b] = position
-                edge = block_base[b] + block_cells[b] * slots
-                while position < end and np.int64(offsets[position]) < edge:
-                    # skip to the edge by halves
-                    a, z = position, end
-                    while a < z:
-                        middle = (a + z) >> 1
-                        if np.int64(offsets[middle]) < edge:
-                            a = middle + 1
-                        else:
-                            z = middle
-                    position = a
+    low, high = n_rows * part // parts, n_rows * (part + 1) // parts
+    size = 1
+    for r in range(low, high):
+        size = max(size, ends[r] - starts[r])
+    other_keys = np.empty(size, dtype=np.uint32)
+    order = np.empty(size, dtype=weights.dtype)
+    blank = np.empty(0 if has_weights else size, dtype=weights.dtype)
+    counts = np.empty(256, dtype=np.int64)
+    for r in range(low, high):
+        start, end = starts[r], ends[r]
+        n = end - start
+        keys = offsets[start:end]
+        values = weights[start:end] if has_weights else blank[:n]
+        for j in range(n):
+            delay = keys[j] // total_cells
+            cell = np.int64(keys[j] - delay * total_cells)
+            b = 0
+            while cell >= cell_edges[b + 1]:
+                b += 1
+            keys[j] = np.uint32(block_base[b] + np.int64(delay) * block_cells[b] + cell - cell_edges[b])
+        if n < _SMALL:
+            _insertion_sort(keys, values)
+        else:
+            _radix_sort(keys, values, other_keys[:n], order[:n], counts, top)
+        at, position = rows[r] * blocks, start
+        for b in range(blocks):
+            pointers[at + b] = position
+            edge = block_base[b] + block_cells[b] * slots
+            while position < end and np.int64(offsets[position]) < edge:
+                # skip to the edge by halves
+                a, z = position, end
+                while a < z:
+                    middle = (a + z) >> 1
+                    if np.int64(offsets[middle]) < edge:
+                        a = middle + 1
+                    else:
+                        z = middle
+                position = a
