@@ -55,7 +55,7 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], Recipe]:
 
     flags, overrides = _split(arguments)
     recipe_parser = ArgumentParser(exit_on_error=False)
-    recipe_parser.add_class_arguments(Recipe)
+    recipe_parser.add_class_arguments(Recipe, "recipe")
     parser = ArgumentParser(prog="spikeloop train", description=_DESCRIPTION, exit_on_error=False)
     parser.add_argument("--config", type=str, help=f"YAML file, or one of: {', '.join(recipe_names())}")
     parser.add_argument("--run_dir", type=str, help="folder of the run, made if it is not there")
@@ -87,7 +87,7 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], Recipe]:
             raise RecipeError(f"--{key}: {text!r} is not a YAML value: {error}") from error
     check_keys(given, Recipe)
     try:
-        recipe: Recipe = recipe_parser.instantiate(recipe_parser.parse_object(given)).as_recipe
+        recipe: Recipe = recipe_parser.instantiate(recipe_parser.parse_object({"recipe": given})).recipe
     except ArgumentError as error:
         raise RecipeError(_plain(error)) from error
     return options, recipe
@@ -140,7 +140,7 @@ def _set(given: dict[str, Any], path: Sequence[str], value: Any, key: str) -> No
 
 
 def _plain(error: Exception) -> str:
-    return " ".join(str(error).replace("Parser key ", "").split())
+    return " ".join(str(error).replace("Parser key ", "").replace('"recipe.', '"').split())
 
 
 def _summary(metrics: Mapping[str, Any], folder: Path) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 from snn.training.suggest import RecipeError, suggestion
 
@@ -166,7 +166,7 @@ def recipe_path(name_or_path: str) -> Path:
 
 
 def check_keys(given: Mapping[str, Any], options: type, place: str = "") -> None:
-    """Raise RecipeError for a key that `options`, a dataclass, does not have; nested dataclasses included."""
+    """Raise RecipeError for a key that `options`, a dataclass, does not have, or a word that a choice does not offer."""
     known = {entry.name: entry.type for entry in fields(options)}
     for key, value in given.items():
         if key not in known:
@@ -176,6 +176,8 @@ def check_keys(given: Mapping[str, Any], options: type, place: str = "") -> None
             if not isinstance(value, Mapping):
                 raise RecipeError(f"{place}{key} must be a mapping of {', '.join(f.name for f in fields(nested))}, got {value!r}")
             check_keys(value, nested, f"{place}{key}.")
+        elif get_origin(nested) is Literal and value not in get_args(nested):
+            raise RecipeError(f"{place}{key}: unknown {value!r}; {suggestion(str(value), get_args(nested))}")
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
