@@ -1,3 +1,41 @@
 """Spiking neural networks: neurons, layers, learning rules and conversion."""
 
-__all__: list[str] = []
+from snn import surrogate as surrogate
+from snn.errors import ShapeError as ShapeError
+from snn.errors import UnsupportedError as UnsupportedError
+from snn.neurons import ALIF as ALIF
+from snn.neurons import IF as IF
+from snn.neurons import LI as LI
+from snn.neurons import LIF as LIF
+from snn.neurons import NEURONS as NEURONS
+from snn.neurons import PLIF as PLIF
+from snn.neurons import AdEx as AdEx
+from snn.neurons import BipolarIF as BipolarIF
+from snn.neurons import CubaLIF as CubaLIF
+from snn.neurons import Izhikevich as Izhikevich
+from snn.neurons import MultiSpikeLIF as MultiSpikeLIF
+from snn.neurons import Neuron as Neuron
+from snn.neurons import NeuronModel as NeuronModel
+from snn.neurons import RecurrentLIF as RecurrentLIF
+from snn.neurons import neuron_model as neuron_model
+
+__all__ = [
+    "ALIF",
+    "IF",
+    "LI",
+    "LIF",
+    "NEURONS",
+    "PLIF",
+    "AdEx",
+    "BipolarIF",
+    "CubaLIF",
+    "Izhikevich",
+    "MultiSpikeLIF",
+    "Neuron",
+    "NeuronModel",
+    "RecurrentLIF",
+    "ShapeError",
+    "UnsupportedError",
+    "neuron_model",
+    "surrogate",
+]

@@ -82,7 +82,7 @@ def fetch(remote: RemoteFile, folder: Path) -> Path:
     Args:
         remote: the file.
         folder: made if missing.
-    Returns: `folder / remote.name`; just downloaded and verified, or already there and not looked at.
+    Returns: `folder / remote.name`; verified, whether just downloaded or there before.
     Raises: DataError naming the path, the reason from each mirror and the remedy.
     """
     from filelock import FileLock
@@ -93,7 +93,7 @@ def fetch(remote: RemoteFile, folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{remote.name}.lock"):
-            reasons = {} if target.exists() else _transfer(pooch, remote, target, part)
+            reasons = _transfer(pooch, remote, target, part)
     except OSError as error:
         raise DataError(
             f"{target} is missing and cannot be downloaded: folder {folder} is not writable ({error}); put the file "

@@ -8,7 +8,7 @@ from torch import nn
 
 from snn.models.neuron_choice import NeuronChoice, make_neuron
 from snn.models.readout import Readout, readout_layers
-from snn.models.stack import NOT_CARRIED, Stack, StackState, NotCarried
+from snn.models.stack import NOT_CARRIED, NotCarried, Stack, StackState
 
 
 class SpikingConvNet(nn.Module):
@@ -64,5 +64,5 @@ class SpikingConvNet(nn.Module):
         layers["neuron"] = make_neuron(neuron)
         self.stack = Stack({**layers, **readout_layers(hidden, classes, readout)})
 
-    def forward(self, x: torch.Tensor, state: StackState | None | NotCarried = NOT_CARRIED) -> Any:
+    def forward(self, x: torch.Tensor, state: StackState | NotCarried | None = NOT_CARRIED) -> Any:
         return self.stack(x, state)

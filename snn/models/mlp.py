@@ -9,7 +9,7 @@ from torch import nn
 
 from snn.models.neuron_choice import NeuronChoice, make_neuron
 from snn.models.readout import Readout, readout_layers
-from snn.models.stack import NOT_CARRIED, Stack, StackState, NotCarried
+from snn.models.stack import NOT_CARRIED, NotCarried, Stack, StackState
 
 
 class SpikingMLP(nn.Module):
@@ -58,11 +58,15 @@ class SpikingMLP(nn.Module):
             features = size
         self.stack = Stack({**layers, **readout_layers(features, classes, readout)})
 
-    def forward(self, x: torch.Tensor, state: StackState | None | NotCarried = NOT_CARRIED) -> Any:
+    def forward(self, x: torch.Tensor, state: StackState | NotCarried | None = NOT_CARRIED) -> Any:
         return self.stack(x, state)
 
 
 def _positive_sizes(argument: str, sizes: Sequence[int]) -> list[int]:
-    if isinstance(sizes, str) or not isinstance(sizes, Sequence) or not all(isinstance(n, int) and n > 0 for n in sizes):
+    if (
+        isinstance(sizes, str)
+        or not isinstance(sizes, Sequence)
+        or not all(isinstance(n, int) and n > 0 for n in sizes)
+    ):
         raise ValueError(f"{argument} must be a list of positive numbers, got {sizes!r}")
     return list(sizes)

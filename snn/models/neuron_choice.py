@@ -33,7 +33,9 @@ def make_neuron(choice: NeuronChoice) -> nn.Module:
     accepted = [key for key in inspect.signature(neuron_class).parameters if key != "self"]
     for key in arguments:
         if key not in accepted:
-            raise ValueError(f"neuron: {name} has no argument {key!r}{_closest(key, accepted)}; valid: {', '.join(accepted)}")
+            raise ValueError(
+                f"neuron: {name} has no argument {key!r}{_closest(key, accepted)}; valid: {', '.join(accepted)}"
+            )
     arguments.setdefault("step_mode", "m")
     neuron: nn.Module = neuron_class(**arguments)
     return neuron
@@ -43,13 +45,13 @@ def _neuron_class(name: str) -> Callable[..., nn.Module]:
     module_name, _, class_name = name.rpartition(".")
     if module_name:
         try:
-            return getattr(importlib.import_module(module_name), class_name)  # type: ignore[no-any-return]
+            return getattr(importlib.import_module(module_name), class_name)
         except (ImportError, AttributeError) as error:
             raise ValueError(f"neuron: {name!r} cannot be imported: {error}") from error
     names = sorted(key for key in snn.__all__ if _is_neuron(getattr(snn, key)))
     if name not in names:
         raise ValueError(f"neuron: unknown {name!r}{_closest(name, names)}; valid: {', '.join(names)}")
-    return getattr(snn, name)  # type: ignore[no-any-return]
+    return getattr(snn, name)
 
 
 def _is_neuron(value: object) -> bool:

@@ -58,7 +58,7 @@ class Stack(nn.Module):
             for name, layer in self.layers.items()
         }
 
-    def forward(self, x: torch.Tensor, state: StackState | None | NotCarried = NOT_CARRIED) -> Any:
+    def forward(self, x: torch.Tensor, state: StackState | NotCarried | None = NOT_CARRIED) -> Any:
         carried = not isinstance(state, NotCarried)
         before: StackState = state if isinstance(state, dict) else {}
         after: StackState = {}

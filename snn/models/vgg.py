@@ -8,7 +8,7 @@ from torch import nn
 
 from snn.models.neuron_choice import NeuronChoice, make_neuron
 from snn.models.readout import Readout, readout_layers
-from snn.models.stack import NOT_CARRIED, Stack, StackState, NotCarried
+from snn.models.stack import NOT_CARRIED, NotCarried, Stack, StackState
 
 
 class SpikingVGG(nn.Module):
@@ -60,5 +60,5 @@ class SpikingVGG(nn.Module):
         layers["flatten"] = nn.Flatten()
         self.stack = Stack({**layers, **readout_layers(C, classes, readout)})
 
-    def forward(self, x: torch.Tensor, state: StackState | None | NotCarried = NOT_CARRIED) -> Any:
+    def forward(self, x: torch.Tensor, state: StackState | NotCarried | None = NOT_CARRIED) -> Any:
         return self.stack(x, state)

@@ -15,7 +15,7 @@ def shifted(images: torch.Tensor, largest: int, generator: torch.Generator) -> t
     """
     if largest == 0:
         return images
-    B, C, H, W = images.shape
+    B, _, H, W = images.shape
     padded = F.pad(images, (largest, largest, largest, largest))
     # Each image is one window of the padded image; the windows are a view, so only the chosen ones are copied.
     windows = padded.unfold(2, H, 1).unfold(3, W, 1)  # [B, C, 2 * largest + 1, 2 * largest + 1, H, W]

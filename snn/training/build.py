@@ -60,13 +60,13 @@ def _imported(key: str, name: object, package: Any, base: type) -> Callable[...,
     module_name, _, class_name = name.rpartition(".")
     if module_name:
         try:
-            return getattr(importlib.import_module(module_name), class_name)  # type: ignore[no-any-return]
+            return getattr(importlib.import_module(module_name), class_name)
         except (ImportError, AttributeError) as error:
             raise RecipeError(f"{key}: {name!r} cannot be imported: {error}") from error
     members = vars(package).items()
     names = [entry for entry, value in members if inspect.isclass(value) and issubclass(value, base) and value != base]
     require_known(name, names, key)
-    return getattr(package, name)  # type: ignore[no-any-return]
+    return getattr(package, name)
 
 
 def _arguments(constructor: Callable[..., Any]) -> list[str]:

@@ -59,7 +59,9 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], Recipe]:
     parser = ArgumentParser(prog="spikeloop train", description=_DESCRIPTION, exit_on_error=False)
     parser.add_argument("--config", type=str, help=f"YAML file, or one of: {', '.join(recipe_names())}")
     parser.add_argument("--run_dir", type=str, help="folder of the run, made if it is not there")
-    parser.add_argument("--resume", action="store_true", help="continue the run in the folder; starts one if there is none")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the run in the folder; starts one if there is none"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
     if any(flag in ("-h", "--help") for flag in arguments):
         parser.add_class_arguments(Recipe)

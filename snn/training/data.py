@@ -71,7 +71,7 @@ def _loader(name: str) -> Callable[[str, str | None], Any]:
     if ":" in name:
         module, _, function = name.partition(":")
         try:
-            return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
+            return getattr(importlib.import_module(module), function)
         except (ImportError, AttributeError) as error:
             raise RecipeError(f"data.name {name!r}: cannot be imported: {error}") from error
     try:
@@ -165,7 +165,9 @@ class Batches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return inputs, labels
 
 
-def training_loader(splits: Splits, options: DataOptions, seed: int, process: int, process_count: int) -> DataLoader[Any]:
+def training_loader(
+    splits: Splits, options: DataOptions, seed: int, process: int, process_count: int
+) -> DataLoader[Any]:
     """Return the batches of one process, a new order in every epoch."""
     order = TrainingOrder(splits.train_rows, options.batch_size, seed, process, process_count)
     return _data_loader(Batches(splits.train, options.shift, options.flip, seed, process), order, options.workers, seed)

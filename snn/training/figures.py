@@ -60,9 +60,7 @@ def layer_spikes(network: nn.Module, x: torch.Tensor) -> tuple[dict[str, torch.T
     return outputs, logits.detach().cpu()
 
 
-def draw_raster(
-    network: nn.Module, x: torch.Tensor, labels: Sequence[int], classes: Sequence[str], path: Path
-) -> None:
+def draw_raster(network: nn.Module, x: torch.Tensor, labels: Sequence[int], classes: Sequence[str], path: Path) -> None:
     """Draw the spikes of each layer, one column per input, into a PNG file.
 
     Args:

@@ -24,7 +24,9 @@ def import_lightning() -> ModuleType:
         if "torchvision::nms does not exist" not in str(error):
             raise
         for operator in ("nms", "qnms"):
-            torch.library.define(f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            torch.library.define(
+                f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            )
     try:
         return importlib.import_module("lightning.pytorch")
     except ImportError as error:

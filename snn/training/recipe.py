@@ -174,7 +174,9 @@ def check_keys(given: Mapping[str, Any], options: type, place: str = "") -> None
         nested = known[key]
         if isinstance(nested, type) and is_dataclass(nested):
             if not isinstance(value, Mapping):
-                raise RecipeError(f"{place}{key} must be a mapping of {', '.join(f.name for f in fields(nested))}, got {value!r}")
+                raise RecipeError(
+                    f"{place}{key} must be a mapping of {', '.join(f.name for f in fields(nested))}, got {value!r}"
+                )
             check_keys(value, nested, f"{place}{key}.")
         elif get_origin(nested) is Literal and value not in get_args(nested):
             raise RecipeError(f"{place}{key}: unknown {value!r}; {suggestion(str(value), get_args(nested))}")

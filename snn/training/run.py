@@ -161,7 +161,8 @@ def _finish(
     rate, T = row["spikes_per_neuron_per_step"], recipe.encoding.steps
     metrics = {
         "test_accuracy": row["test_accuracy"],
-        "test_accuracy_is_of": f"epoch {selected}, " + ("best on validation" if recorder.has_validation else "the last"),
+        "test_accuracy_is_of": f"epoch {selected}, "
+        + ("best on validation" if recorder.has_validation else "the last"),
         "train_seconds": round(sum(entry["seconds"] for entry in history), 3),
         "seconds_per_epoch": round(statistics.median(entry["seconds"] for entry in history), 3),
         "epochs": len(history),

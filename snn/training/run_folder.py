@@ -100,7 +100,9 @@ def _differences(saved: Any, now: Any, place: str = "") -> list[tuple[str, Any, 
     if isinstance(saved, Mapping) and isinstance(now, Mapping):
         keys = [*saved, *(key for key in now if key not in saved)]
         return [
-            entry for key in keys for entry in _differences(saved.get(key), now.get(key), f"{place}.{key}" if place else key)
+            entry
+            for key in keys
+            for entry in _differences(saved.get(key), now.get(key), f"{place}.{key}" if place else key)
         ]
     return [] if saved == now else [(place, saved, now)]
 

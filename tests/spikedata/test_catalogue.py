@@ -1,9 +1,11 @@
 """The table of data sets, `load`, the root folder and the error for a missing library."""
 
+import re
 from pathlib import Path
 
 import platformdirs
 import pytest
+
 import spikedata
 from spikedata import DATASETS, DataError, load
 from spikedata.extras import require
@@ -60,7 +62,9 @@ def test_named_root_that_does_not_exist_is_an_error(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
 def test_missing_files_name_the_expected_path(name: str, empty_root: Path) -> None:
-    with pytest.raises(DataError, match=rf"{empty_root / name}.* does not exist.*put .* or load with download=True"):
+    with pytest.raises(
+        DataError, match=rf"{re.escape(str(empty_root / name))}.* does not exist.*put .* or load with download=True"
+    ):
         load(name, root=empty_root, download=False)
     assert list(empty_root.iterdir()) == []
 

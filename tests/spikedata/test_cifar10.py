@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import spikedata
 import torch
+
+import spikedata
 from spikedata import DataError, cifar10
 from spikedata.formats.archive import read_members
 from spikedata.formats.cifar import parse_binary_batch, parse_pickle_batch
@@ -183,7 +184,7 @@ def test_python_archive_is_verified(full_batch, empty_root: Path, monkeypatch: p
 def test_binary_folder(full_batch, empty_root: Path) -> None:
     folder = empty_root / "cifar10" / "cifar-10-batches-bin"
     folder.mkdir(parents=True)
-    with pytest.raises(DataError, match=r"cifar-10-batches-bin/test_batch\.bin does not exist; unpack"):
+    with pytest.raises(DataError, match=r"cifar-10-batches-bin.test_batch\.bin does not exist; unpack"):
         spikedata.load("cifar10", "test", empty_root)
     (folder / "test_batch.bin").write_bytes(binary(*full_batch))
     assert_is(spikedata.load("cifar10", "test", empty_root), full_batch, "binary folder")

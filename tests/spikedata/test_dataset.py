@@ -4,8 +4,9 @@ import pickle
 
 import pytest
 import torch
-from spikedata import DatasetSpec, ImageDataset
 from torch.utils.data import DataLoader, Subset
+
+from spikedata import DatasetSpec, ImageDataset
 
 
 def no_reader(split: str, root: object, download: bool) -> tuple[torch.Tensor, torch.Tensor, str]:

@@ -4,9 +4,10 @@ import hashlib
 
 import numpy as np
 import pytest
-import spikedata
 import torch
 from sklearn import datasets
+
+import spikedata
 from spikedata.digits import held_out_positions
 
 

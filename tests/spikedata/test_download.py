@@ -2,10 +2,12 @@
 
 import hashlib
 import random
+import re
 import threading
 from pathlib import Path
 
 import pytest
+
 from spikedata import DataError
 from spikedata.download import CHUNK_BYTES, RemoteFile, fetch
 
@@ -91,7 +93,9 @@ def test_interrupted_download_is_not_a_finished_one(server, tmp_path: Path) -> N
 
 def test_wrong_content_never_becomes_the_file(server, tmp_path: Path) -> None:
     server.files["a"] = b"<html>please log in</html>"
-    with pytest.raises(DataError, match=rf"{tmp_path}/file\.bin is missing.*{server.url('a')}: .*MD5 hash"):
+    with pytest.raises(
+        DataError, match=rf"{re.escape(str(tmp_path / 'file.bin'))} is missing.*{server.url('a')}: .*MD5 hash"
+    ):
         fetch(remote(server.url("a")), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} <= {"file.bin.lock"}
 

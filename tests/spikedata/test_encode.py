@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from spikedata import encode
 
 intensities = st.floats(0, 1, width=32)
@@ -103,11 +104,16 @@ def test_rate_known_answer() -> None:
     uniform = torch.rand(3, 2, generator=torch.Generator().manual_seed(5))
     x = torch.tensor([0.3, 0.8])
     assert torch.equal(encode.rate(x, 3, seed=5), (uniform < x).float())
+    assert encode.rate(uniform[1], 3, seed=5)[1].tolist() == [0, 0]  # u = x does not fire, so that x = 0 never does
 
 
 def test_latency_linear_known_answers() -> None:
     x = torch.tensor([1.0, 0.75, 0.5, 0.25, 1e-6, 0.0])
     assert spike_times(encode.latency(x, T=5)) == [0, 1, 2, 3, 4, None]
+
+
+def test_latency_tie_takes_the_earlier_step() -> None:
+    assert spike_times(encode.latency(torch.tensor([0.75, 0.25]), T=3)) == [0, 1]
 
 
 def test_latency_logarithmic_known_answers() -> None:

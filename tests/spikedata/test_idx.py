@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from idx_writer import idx_bytes
+
 from spikedata import DataError
 from spikedata.formats.idx import parse_idx, read_content
 

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
+
 from spikedata import DataError
 from spikedata.formats.jpeg_store import read_jpeg_store
 
@@ -20,6 +21,9 @@ def jpeg(colour: tuple[int, int, int], size: tuple[int, int] = (16, 8), mode: st
     stream = io.BytesIO()
     Image.new("RGB", size, colour).convert(mode).save(stream, "JPEG", quality=95)
     return stream.getvalue()
+
+
+JPEG_BYTES = sum(len(jpeg(colour)) for colour in COLOURS)
 
 
 def write(path: Path, files: list[bytes], **changes: Any) -> Path:
@@ -54,7 +58,9 @@ def test_images_are_decoded_channels_first(path: Path) -> None:
     [
         ({"classes": ("dog", "cat")}, "attribute classes is"),
         ({"offset": np.array([0, 5])}, "train/offset must rise from 0"),
-        ({"offset": np.array([0, 9, 9, 2085])}, "train/offset must rise from 0"),
+        ({"offset": np.array([0, 9, 10, 11])}, "train/offset must rise from 0"),
+        ({"offset": np.array([0, 9, 9, JPEG_BYTES])}, "train/offset must rise from 0"),
+        ({"offset": np.array([1, 8, 9, JPEG_BYTES])}, "train/offset must rise from 0"),
         ({"label": np.zeros(4, np.uint8)}, "one per label"),
         ({"label": np.zeros(3)}, "must be uint8, int64, uint8, got uint8, int64, float64"),
     ],

@@ -3,13 +3,15 @@
 import dataclasses
 import gzip
 import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-import spikedata
 import torch
 from idx_writer import idx_bytes
+
+import spikedata
 from spikedata import DataError, mnist
 
 IMAGES = np.arange(3 * 28 * 28, dtype=np.uint8).reshape(3, 28, 28)
@@ -75,7 +77,10 @@ def test_missing_files_are_downloaded_once(empty_root: Path, server, monkeypatch
 
 def test_truncated_gzip_is_one_clear_error(empty_root: Path) -> None:
     write(empty_root / "mnist", gzip.compress(idx_bytes(IMAGES))[:-50], idx_bytes(LABELS), ".gz")
-    with pytest.raises(DataError, match=rf"{empty_root}/mnist/{IMAGE_NAME}\.gz.*truncated.*delete it and load again"):
+    with pytest.raises(
+        DataError,
+        match=rf"{re.escape(str(empty_root / 'mnist' / IMAGE_NAME))}\.gz.*truncated.*delete it and load again",
+    ):
         mnist.read("test", empty_root, download=False)
 
 

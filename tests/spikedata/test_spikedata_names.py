@@ -2,11 +2,13 @@
 
 import doctest
 import importlib
+import os
 import pkgutil
 import subprocess
 import sys
 
 import pytest
+
 import spikedata
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(spikedata.__path__, "spikedata."))
@@ -22,9 +24,13 @@ def test_import_loads_no_optional_library_and_no_sibling_package() -> None:
         "import sys, torch, torch.utils.data; before = set(sys.modules); import spikedata; "
         "print(' '.join({name.partition('.')[0] for name in set(sys.modules) - before}))"
     )
-    search_path = ":".join(path for path in sys.path if path)
+    search_path = os.pathsep.join(path for path in sys.path if path)
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": search_path}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": search_path},
     )
     new = set(result.stdout.split())
     assert "spikedata" in new

@@ -1,0 +1,1 @@
+"""The compilers of a declared neuron: reference, CPU and what they share."""

@@ -1,0 +1,288 @@
+"""Generates the source text of the CPU kernels of one neuron: all T steps, forward and backward.
+
+Every kernel has the same shape: blocks of WIDTH neurons outside, time inside, neurons innermost, so that states stay in
+cache and the innermost loop vectorises. `work` holds one row of WIDTH values per state and per-neuron parameter. The
+backward kernel recomputes the states of a block from the input, keeps the few values that the adjoint reads again (the
+first of them in the rows of g_x itself, which the adjoint overwrites), then walks back through time. In the text a
+state v is `s_v` and a parameter tau is `p_tau`, so no name of a model meets a name of the kernel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from snn.kernels.emit import Dialect, Emitter
+from snn.kernels.graph import Node, in_order
+from snn.kernels.lower import backward_step, forward_step
+from snn.kernels.trace import OUTPUT, TracedStep
+from snn.surrogate import ClosedForm
+
+PAD = "    "
+ROW_VALUES = 1 << 17  # values of all rows of a block, half a second-level cache in float32; long rows stream best
+NARROW = 1024  # neurons in a block that keeps an array of T rows beside it
+GAP = 80  # values between rows, so that equal places of two rows do not meet in one cache set
+
+
+@dataclass(frozen=True)
+class KernelSpec:
+    """What fixes a kernel besides the traced step.
+
+    Attributes:
+        dtype: "float32" or "float64".
+        arrays: parameters given per neuron or per channel; all others are scalars.
+        learnable: parameters whose gradient the backward kernel returns.
+        recorded: states whose whole sequence is written by the forward kernel.
+    """
+
+    dtype: str
+    arrays: frozenset[str] = frozenset()
+    learnable: tuple[str, ...] = ()
+    recorded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class KernelSource:
+    """Generated text, and the scratch that its function expects.
+
+    Attributes:
+        width: neurons in a block.
+        work_values: length of `work`.
+        saved_rows: rows of `width` values per step in `saved`; None for a kernel without that argument.
+    """
+
+    name: str
+    text: str
+    width: int
+    work_values: int
+    saved_rows: int | None
+
+
+def numba_dialect(dtype: str) -> Dialect:
+    call = {
+        "exp": f"exp_{dtype}",
+        "tanh": f"tanh_{dtype}",
+        "log": "np.log",
+        "sqrt": "np.sqrt",
+        "abs": "abs",
+        "rint": "np.rint",
+    }
+    return Dialect(call, lambda c, a, b: f"{a} if {c} else {b}", lambda value: f"real({value!r})")
+
+
+def forward_source(step: TracedStep, form: ClosedForm, spec: KernelSpec) -> KernelSource:
+    """The kernel `forward`: reads x, starting states and parameters, writes the output, end states and sequences."""
+    return _Writer(step, form, spec).forward()
+
+
+def backward_source(step: TracedStep, form: ClosedForm, spec: KernelSpec) -> KernelSource:
+    """The kernel `backward`: reads x, arriving gradients and parameters, writes the gradients of all of these."""
+    return _Writer(step, form, spec).backward()
+
+
+class _Writer:
+    """Writes the kernels of one traced step."""
+
+    def __init__(self, step: TracedStep, form: ClosedForm, spec: KernelSpec) -> None:
+        self.step, self.form, self.spec = step, form, spec
+        self.dialect = numba_dialect(spec.dtype)
+        self.states = [f"s_{name}" for name in step.new_states]
+        self.arrays = [f"p_{name}" for name in step.values if name in spec.arrays]
+        self.recorded = [f"s_{name}" for name in spec.recorded]
+        self.learnable = [f"g_p_{name}" for name in spec.learnable]
+
+    def forward(self) -> KernelSource:
+        plain = forward_step(self.step, self.form)
+        new_states = list(plain.new_states.values())
+        constants, names = self._constants([plain.output, *new_states])
+        emitter = Emitter(self.dialect, constants | self._lane_names)
+        body = [f"{name} = work[{name}_row + j]" for name in self.states + self.arrays]
+        body += emitter.define([plain.output, *new_states])
+        body += [f"z_t[j] = {emitter.read(plain.output)}"]
+        body += self._write_states([emitter.read(node) for node in new_states])
+        by_name = {f"s_{name}": node for name, node in plain.new_states.items()}
+        body += [f"{name}_seq_t[j] = {emitter.read(by_name[name])}" for name in self.recorded]
+
+        arguments = ["x", "x_step", "z"]
+        arguments += [f"{name}_{part}" for name in self.states for part in ("start", "start_step", "end")]
+        arguments += [f"{name}_seq" for name in self.recorded]
+        block = self._load_block() + self._time_loop(
+            "range(z.shape[0])", [_X_T, _row("z"), *(_row(f"{name}_seq") for name in self.recorded)], body
+        )
+        block += [line for name in self.states for line in _lanes(f"{name}_end[low + j] = work[{name}_row + j]")]
+        rows = self.states + self.arrays
+        return self._kernel("forward", arguments, [], names, block, rows, None, ROW_VALUES // max(len(rows), 1))
+
+    def backward(self) -> KernelSource:
+        plain = backward_step(self.step, self.form, self.spec.learnable)
+        kept = [node for node in plain.kept if node.op != "input"]
+        rows = self.states + self.arrays + self.learnable
+        width = ROW_VALUES // max(len(rows), 1) if len(kept) <= 1 else NARROW
+        new_states, g_params = list(plain.new_states.values()), list(plain.g_params.values())
+        gradients = [plain.g_input, *plain.g_states.values(), *g_params]
+        constants, names = self._constants([*kept, *new_states, *gradients])
+        places = ["g_x_t[j]", *(f"saved_t[{k * width} + j]" for k in range(len(kept) - 1))][: len(kept)]
+
+        emitter = Emitter(self.dialect, constants | self._lane_names)
+        recompute = [f"{name} = work[{name}_row + j]" for name in self.states + self.arrays]
+        recompute += emitter.define([*kept, *new_states])
+        recompute += [f"{place} = {emitter.read(node)}" for place, node in zip(places, kept, strict=True)]
+        recompute += self._write_states([emitter.read(node) for node in new_states])
+
+        kept_names = {node: f"kept{k}" for k, node in enumerate(kept)}
+        emitter = Emitter(self.dialect, constants | self._lane_names | kept_names)
+        adjoint = [f"kept{k} = {place}" for k, place in enumerate(places)]
+        adjoint += [f"{name} = work[{name}_row + j]" for name in self.arrays]
+        adjoint += ["g_z = g_out_t[j]"]
+        for name in self.states:
+            recorded = f" + g_{name}_seq_t[j]" if name in self.recorded else ""
+            adjoint += [f"g_{name} = work[{name}_row + j]{recorded}"]
+        adjoint += emitter.define(gradients)
+        adjoint += [f"g_x_t[j] = {emitter.read(plain.g_input)}"]
+        adjoint += self._write_states([emitter.read(node) for node in plain.g_states.values()])
+        adjoint += [
+            f"work[{name}_row + j] += {emitter.read(node)}" for name, node in zip(self.learnable, g_params, strict=True)
+        ]
+
+        arguments = ["x", "x_step", "g_out", "g_x"]
+        for name in self.states:
+            arguments += [
+                f"{name}_start",
+                f"{name}_start_step",
+                f"g_{name}_end",
+                f"g_{name}_end_step",
+                f"g_{name}_start",
+            ]
+        arguments += [f"g_{name}_seq" for name in self.recorded]
+        saved = ["saved_t = saved[t]"] if len(kept) > 1 else []
+        reads_x = [_X_T] if any(node.op == "input" for node in plain.kept) else []
+        arriving = [_row("g_out"), *(_row(f"g_{name}_seq") for name in self.recorded)]
+        block = self._load_block()
+        block += self._time_loop("range(g_x.shape[0])", [_X_T, _row("g_x"), *saved], recompute)
+        for name in self.states:
+            block += _lanes(f"work[{name}_row + j] = g_{name}_end[(low + j) * g_{name}_end_step]")
+        for name in self.learnable:
+            block += _lanes(f"work[{name}_row + j] = real(0.0)")
+        slices = [*reads_x, _row("g_x"), *arriving, *saved]
+        block += self._time_loop("range(g_x.shape[0] - 1, -1, -1)", slices, adjoint)
+        for name in self.states:
+            block += _lanes(f"g_{name}_start[low + j] = work[{name}_row + j]")
+        for name in self.learnable:
+            block += _lanes(f"{name}_out[low + j] = work[{name}_row + j]")
+        outputs = [f"{name}_out" for name in self.learnable]
+        return self._kernel("backward", arguments, outputs, names, block, rows, max(len(kept) - 1, 0), width)
+
+    @cached_property
+    def _lane_names(self) -> dict[Node, str]:
+        """Leaves that differ from neuron to neuron, as the innermost loop calls them."""
+        leaf = self.step.graph.leaf
+        names = {leaf("input", "x"): "x_t[j]", leaf("grad", OUTPUT): "g_z"}
+        for name in self.step.new_states:
+            names |= {leaf("state", name): f"s_{name}", leaf("grad", f"s_{name}"): f"g_s_{name}"}
+        return names | {leaf("param", name): f"p_{name}" for name in self.spec.arrays}
+
+    def _constants(self, roots: list[Node]) -> tuple[dict[Node, str], list[str]]:
+        """Names of what depends on scalar parameters alone, and the lines that compute it before the loops."""
+        leaf = self.step.graph.leaf
+        names = {leaf("param", name): f"p_{name}" for name in self.step.values if name not in self.spec.arrays}
+        names |= {leaf("surrogate", name): f"surrogate_{name}" for name in self.form.params}
+        order = in_order(roots)
+        fixed: set[Node] = set()
+        for node in order:
+            if node.op == "const" or node in names or (node.args and fixed.issuperset(node.args)):
+                fixed.add(node)
+        read_outside = {arg for node in order if node not in fixed for arg in node.args} | set(roots)
+        emitter = Emitter(self.dialect, names, prefix="k")
+        lines = emitter.define([node for node in order if node in fixed and node.args and node in read_outside])
+        return {node: name for node, name in emitter.names.items() if not name.startswith("(")}, lines
+
+    def _write_states(self, values: list[str]) -> list[str]:
+        return [f"work[{name}_row + j] = {value}" for name, value in zip(self.states, values, strict=True)]
+
+    def _load_block(self) -> list[str]:
+        lines: list[str] = []
+        for name in self.states:
+            lines += _lanes(f"work[{name}_row + j] = {name}_start[(low + j) * {name}_start_step]")
+        for name in self.arrays:
+            lines += _lanes(f"work[{name}_row + j] = {name}_values[((low + j) // {name}_inner) % {name}_values.size]")
+        return lines
+
+    def _time_loop(self, steps: str, slices: list[str], body: list[str]) -> list[str]:
+        return [f"for t in {steps}:", *_indented([*slices, *_lanes(*body)])]
+
+    def _kernel(
+        self, kind: str, arguments: list[str], outputs: list[str], constants: list[str], block: list[str],
+        rows: list[str], saved_rows: int | None, width: int,
+    ) -> KernelSource:  # fmt: skip
+        for name in self.step.values:
+            arguments += [f"p_{name}_values", f"p_{name}_inner"] if name in self.spec.arrays else [f"p_{name}"]
+        arguments += [f"surrogate_{name}" for name in self.form.params]
+        arguments += [*outputs, "first", "last", "work", *([] if saved_rows is None else ["saved"])]
+        lines = [
+            *constants,
+            "for low in range(first, last, WIDTH):",
+            f"{PAD}n = min(WIDTH, last - low)",
+            *_indented(block),
+        ]
+        dtype = self.spec.dtype
+        text = [
+            *self._header(kind),
+            "import numpy as np",
+            "from numba import njit",
+            "",
+            f"from snn.kernels.cpu_math import exp_{dtype}, tanh_{dtype}  # {_digest_of_math()}",
+            "",
+            f"real = np.{dtype}",
+            f"WIDTH = {width}",
+            *(f"{name}_row = {k * (width + GAP)}" for k, name in enumerate(rows)),
+            "",
+            "",
+            '@njit(cache=True, nogil=True, error_model="numpy")',
+            f"def {kind}({', '.join(arguments)}):",
+            *_indented(lines),
+            "",
+        ]
+        form = [self.form.name] if kind == "backward" else []
+        name = "_".join([self.step.model.name, kind, *form, dtype])
+        return KernelSource(name, "\n".join(text), width, len(rows) * (width + GAP), saved_rows)
+
+    def _header(self, kind: str) -> list[str]:
+        switches = ", ".join(f"{name}={value}" for name, value in self.step.switches.items()) or "no switches"
+        try:
+            step = inspect.getsource(self.step.model.step).replace("\\", "\\\\").replace('"""', "'''").rstrip()
+        except (OSError, TypeError):
+            step = "(its source text is not available)"
+        return [
+            f'"""{kind.capitalize()} kernel of neuron {self.step.model.name!r}, {self.spec.dtype}.',
+            "",
+            f"Surrogate {self.form.name}; {switches}.",
+            "",
+            "Generated; edits are lost. The step that it was traced from:",
+            "",
+            *_indented(step.splitlines()),
+            '"""',
+            "",
+        ]  # fmt: skip
+
+
+_X_T = "x_t = x[t * x_step, low : low + n]"
+
+
+def _row(name: str) -> str:
+    return f"{name}_t = {name}[t, low : low + n]"
+
+
+def _lanes(*body: str) -> list[str]:
+    return ["for j in range(n):", *_indented(list(body))]
+
+
+def _indented(lines: list[str]) -> list[str]:
+    return [PAD + line for line in lines]
+
+
+def _digest_of_math() -> str:
+    """Puts the text of the functions that kernels inline into their names, so that no compiled kernel outlives them."""
+    return hashlib.sha256((Path(__file__).parent / "cpu_math.py").read_bytes()).hexdigest()[:8]

@@ -1,0 +1,31 @@
+"""Neuron models and their layers."""
+
+from snn.declaration import NeuronModel as NeuronModel
+from snn.declaration import neuron_model as neuron_model
+from snn.neurons.adaptive import ALIF as ALIF
+from snn.neurons.biophysical import AdEx as AdEx
+from snn.neurons.biophysical import Izhikevich as Izhikevich
+from snn.neurons.cuba import CubaLIF as CubaLIF
+from snn.neurons.graded import BipolarIF as BipolarIF
+from snn.neurons.graded import MultiSpikeLIF as MultiSpikeLIF
+from snn.neurons.lif import IF as IF
+from snn.neurons.lif import LI as LI
+from snn.neurons.lif import LIF as LIF
+from snn.neurons.lif import PLIF as PLIF
+from snn.neurons.neuron import Neuron as Neuron
+from snn.neurons.recurrent import RecurrentLIF as RecurrentLIF
+
+NEURONS: dict[str, type[Neuron]] = {
+    "if": IF,
+    "lif": LIF,
+    "plif": PLIF,
+    "cuba_lif": CubaLIF,
+    "alif": ALIF,
+    "recurrent_lif": RecurrentLIF,
+    "li": LI,
+    "izhikevich": Izhikevich,
+    "adex": AdEx,
+    "bipolar_if": BipolarIF,
+    "multi_spike_lif": MultiSpikeLIF,
+}
+"""Every neuron layer by its name in recipes."""
