@@ -5,4 +5,7 @@ from snn.models.mlp import SpikingMLP
 from snn.models.stack import Stack
 from snn.models.vgg import SpikingVGG
 
-__all__ = ["SpikingConvNet", "SpikingMLP", "SpikingVGG", "Stack"]
+# Networks by name, for recipes.
+MODELS = {"SpikingConvNet": SpikingConvNet, "SpikingMLP": SpikingMLP, "SpikingVGG": SpikingVGG}
+
+__all__ = ["MODELS", "SpikingConvNet", "SpikingMLP", "SpikingVGG", "Stack"]

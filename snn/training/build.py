@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-import snn.models
-from snn.training.suggest import RecipeError, require_known, suggestion
+from snn.models import MODELS
+from snn.training.errors import RecipeError, require_known, suggestion
 
 
 def build_network(choice: Mapping[str, Any], input_shape: Sequence[int], class_count: int) -> nn.Module:
@@ -24,7 +24,7 @@ def build_network(choice: Mapping[str, Any], input_shape: Sequence[int], class_c
     """
     arguments = dict(choice)
     name = arguments.pop("class")
-    network_class = _imported("network.class", name, snn.models, nn.Module)
+    network_class = _chosen("network.class", name, MODELS)
     accepted = _arguments(network_class)
     for key, value in (("input_shape", tuple(input_shape)), ("classes", class_count)):
         if key in accepted:
@@ -45,7 +45,7 @@ def build_optimizer(choice: Mapping[str, Any], network: nn.Module) -> torch.opti
     """
     arguments = dict(choice)
     name = arguments.pop("class")
-    optimizer_class = _imported("optimizer.class", name, torch.optim, torch.optim.Optimizer)
+    optimizer_class = _chosen("optimizer.class", name, _torch_optimizers())
     accepted = [key for key in _arguments(optimizer_class) if key != "params"]
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer: torch.optim.Optimizer = _constructed(
@@ -54,7 +54,13 @@ def build_optimizer(choice: Mapping[str, Any], network: nn.Module) -> torch.opti
     return optimizer
 
 
-def _imported(key: str, name: object, package: Any, base: type) -> Callable[..., Any]:
+def _torch_optimizers() -> dict[str, type]:
+    base = torch.optim.Optimizer
+    members = vars(torch.optim).items()
+    return {name: kind for name, kind in members if inspect.isclass(kind) and issubclass(kind, base) and kind != base}
+
+
+def _chosen(key: str, name: object, known: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
     if not isinstance(name, str):
         raise RecipeError(f"{key} must be a name, got {name!r}")
     module_name, _, class_name = name.rpartition(".")
@@ -63,10 +69,8 @@ def _imported(key: str, name: object, package: Any, base: type) -> Callable[...,
             return getattr(importlib.import_module(module_name), class_name)
         except (ImportError, AttributeError) as error:
             raise RecipeError(f"{key}: {name!r} cannot be imported: {error}") from error
-    members = vars(package).items()
-    names = [entry for entry, value in members if inspect.isclass(value) and issubclass(value, base) and value != base]
-    require_known(name, names, key)
-    return getattr(package, name)
+    require_known(name, known, key)
+    return known[name]
 
 
 def _arguments(constructor: Callable[..., Any]) -> list[str]:

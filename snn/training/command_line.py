@@ -1,13 +1,15 @@
 """The command `spikeloop train`: recipe, overrides and run folder from the command line."""
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from snn.training.errors import RecipeError, RunInterrupted, suggestion
 from snn.training.recipe import Recipe, check_keys, recipe_names, recipe_path
-from snn.training.suggest import RecipeError, suggestion
 
 _DESCRIPTION = """Train a spiking network as a recipe says and write a run folder.
 
@@ -18,13 +20,14 @@ _FLAGS = ("config", "run_dir", "resume", "overwrite", "help")
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
-    from snn.training.run import RunInterrupted, train
-
     folder: Path | None = None
     try:
         options, recipe = parse(arguments)
+        from snn.training.run import train
+
         folder = options["run_dir"]
-        metrics = train(recipe, folder, options["resume"], options["overwrite"], progress=sys.stderr.isatty())
+        show = sys.stderr.isatty()
+        metrics = train(recipe, folder, options["resume"], options["overwrite"], show, partial(print, flush=True))
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -91,7 +94,7 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], Recipe]:
     try:
         recipe: Recipe = recipe_parser.instantiate(recipe_parser.parse_object({"recipe": given})).recipe
     except ArgumentError as error:
-        raise RecipeError(_plain(error)) from error
+        raise RecipeError(_plain(error, given)) from error
     return options, recipe
 
 
@@ -141,14 +144,24 @@ def _set(given: dict[str, Any], path: Sequence[str], value: Any, key: str) -> No
     given[path[-1]] = value
 
 
-def _plain(error: Exception) -> str:
-    return " ".join(str(error).replace("Parser key ", "").replace('"recipe.', '"').split())
+def _plain(error: Exception, given: Mapping[str, Any]) -> str:
+    """Say which key has a value of the wrong type, from jsonargparse's error and the values given."""
+    key = re.search(r'"recipe\.([\w.]+)"', str(error))
+    if key is None:
+        return str(error)
+    expected: Any = Recipe
+    value: Any = given
+    for name in key[1].split("."):
+        expected = next(entry.type for entry in fields(expected) if entry.name == name)
+        value = value[name]
+    kind = expected.__name__ if isinstance(expected, type) else str(expected)
+    return f"{key[1]} must be {kind.replace(' | None', ' or null')}, got {value!r}"
 
 
 def _summary(metrics: Mapping[str, Any], folder: Path) -> str:
     return "\n".join(
         [
-            f"test accuracy          {metrics['test_accuracy']:.2%} ({metrics['test_accuracy_is_of']})",
+            f"test accuracy          {metrics['test_accuracy']:.2%} (epoch {metrics['reported_epoch']})",
             f"spikes per neuron      {metrics['spikes_per_neuron']:.3f} per image in {metrics['T']} steps",
             f"time per epoch         {metrics['seconds_per_epoch']:.2f} s ({metrics['train_seconds']:.1f} s in all)",
             f"spike raster           {folder / 'raster.png'}",

@@ -9,9 +9,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from snn.training.augment import flipped, shifted
+from snn.training.errors import RecipeError, suggestion
 from snn.training.recipe import DataOptions
 from snn.training.seeding import AUGMENT, ORDER, SPLIT, derived_seed, generator
-from snn.training.suggest import RecipeError, suggestion
 
 
 class Images(Protocol):

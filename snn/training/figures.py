@@ -31,7 +31,7 @@ def draw_accuracy(history: Sequence[Mapping[str, Any]], title: str, path: Path) 
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right")
-    axis.set_title(f"{title}: test accuracy {history[-1]['test_accuracy']:.2%} after {epochs[-1]} epochs")
+    axis.set_title(title)
     _save(figure, path)
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from snn.training.suggest import RecipeError, suggestion
+from snn.training.errors import RecipeError, suggestion
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 
@@ -115,6 +115,8 @@ class Recipe:
         num_nodes: number of machines.
         strategy: Lightning's strategy (auto, ddp, ...).
         precision: Lightning's precision (32-true, bf16-mixed, 16-mixed, 64-true, ...).
+        threads: threads of torch and of the neuron kernels on the CPU; null leaves torch's choice, one per core. Small
+            networks are as fast with one, and then do not wait for cores that other programs keep busy.
         trainer: further arguments of lightning.Trainer.
     """
 
@@ -132,7 +134,8 @@ class Recipe:
     devices: int | str | list[int] = "auto"
     num_nodes: int = 1
     strategy: str = "auto"
-    precision: str = "32-true"
+    precision: str | int = "32-true"
+    threads: int | None = None
     trainer: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -142,6 +145,7 @@ class Recipe:
         _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "> 0 or null", self.clip_norm)
         _require(self.epochs >= 1, "epochs", ">= 1", self.epochs)
         _require(0 <= self.seed < 2**63, "seed", "in [0, 2**63)", self.seed)
+        _require(self.threads is None or self.threads >= 1, "threads", ">= 1 or null", self.threads)
         _require(self.num_nodes >= 1, "num_nodes", ">= 1", self.num_nodes)
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from snn.training.atomic_write import remove_leftovers, write_text
 from snn.training.environment import environment
-from snn.training.suggest import RecipeError
+from snn.training.errors import RecipeError
 
 _FILES = ("config.yaml", "environment.json", "metrics.csv", "metrics.json", "accuracy.png", "raster.png")
 _FOLDERS = ("checkpoints", "tensorboard")

@@ -3,8 +3,8 @@
 import inspect
 from typing import Any
 
+from snn.training.errors import RecipeError, suggestion
 from snn.training.recipe import Recipe
-from snn.training.suggest import RecipeError, suggestion
 
 # Decided by the recipe's own keys or by the run folder.
 _OWN = {

@@ -1,4 +1,4 @@
-"""The error of a recipe, and the valid word closest to a wrong one."""
+"""What can end a run other than a bug, and the valid word closest to a wrong one."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -6,6 +6,10 @@ from difflib import get_close_matches
 
 class RecipeError(ValueError):
     """A recipe, or an override of it, that cannot be run; the message names the key and what is accepted."""
+
+
+class RunInterrupted(Exception):  # noqa: N818 - nothing went wrong
+    """Ctrl-C ended the run; the folder holds the last finished epoch."""
 
 
 def suggestion(word: str, valid: Iterable[str]) -> str:
