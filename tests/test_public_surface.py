@@ -6,8 +6,11 @@ import doctest
 import importlib
 import os
 import pkgutil
+import re
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,3 +80,17 @@ def test_examples_in_docstrings(name: str) -> None:
     names = {"torch": torch, "snn": snn, "leaky": leaky, "spike": spike}
     results = doctest.testmod(module, extraglobs=names)
     assert results.failed == 0
+
+
+def test_the_neuron_written_in_the_documentation() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "neurons.md").read_text(encoding="utf8")
+    (block,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "neuron_model" in block]
+    names: dict[str, Any] = {"__name__": "documentation"}
+    exec(block, names)
+    layer = names["layer"]
+    x = torch.rand(30, 2, 5)
+    y = layer(x)
+    assert layer.chosen_backend(x).backend == "numba"
+    layer.backend = "reference"
+    assert torch.equal(layer(x), y)
+    assert 0 < y.mean() < 0.5
