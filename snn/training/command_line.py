@@ -53,6 +53,8 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], Recipe]:
     try:
         import yaml
         from jsonargparse import ArgumentError, ArgumentParser
+
+        from snn.training.yaml_values import read_yaml
     except ImportError as error:
         raise ImportError("training needs jsonargparse; install it with: pip install 'spikeloop[train]'") from error
 
@@ -79,7 +81,7 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], Recipe]:
     options["run_dir"] = Path(options["run_dir"])
     path = _config_path(options)
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        given = read_yaml(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"--config: {path} is not YAML: {error}") from error
     if not isinstance(given, Mapping):
@@ -87,7 +89,7 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], Recipe]:
     given = dict(given)
     for key, text in overrides:
         try:
-            _set(given, key.split("."), yaml.safe_load(text), key)
+            _set(given, key.split("."), read_yaml(text), key)
         except yaml.YAMLError as error:
             raise RecipeError(f"--{key}: {text!r} is not a YAML value: {error}") from error
     check_keys(given, Recipe)

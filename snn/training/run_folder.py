@@ -14,6 +14,7 @@ import yaml
 from snn.training.atomic_write import remove_leftovers, write_text
 from snn.training.environment import environment
 from snn.training.errors import RecipeError
+from snn.training.yaml_values import read_yaml
 
 _FILES = ("config.yaml", "environment.json", "metrics.csv", "metrics.json", "accuracy.png", "raster.png")
 _FOLDERS = ("checkpoints", "tensorboard")
@@ -71,7 +72,7 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
 
     def _require_same(self, recipe: Mapping[str, Any]) -> None:
-        saved = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        saved = read_yaml(self.config.read_text(encoding="utf-8"))
         for key, before, now in _differences(saved, recipe):
             if key.split(".")[0] not in _PLACE and key not in ("data.root", "data.workers"):
                 raise RecipeError(

@@ -46,9 +46,14 @@ def test_a_kill_while_saving_leaves_the_checkpoint_before(tmp_path: Path, comman
 
 def test_a_failure_while_writing_leaves_no_file(tmp_path: Path) -> None:
     write_text(tmp_path / "a", "before")
-    with pytest.raises(RuntimeError, match="full"), replacing(tmp_path / "a") as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("full")
+
+    def interrupted() -> None:
+        with replacing(tmp_path / "a") as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("full")
+
+    with pytest.raises(RuntimeError, match="full"):
+        interrupted()
     assert (tmp_path / "a").read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
@@ -62,5 +67,5 @@ def test_checkpoints_are_read_without_running_code(tmp_path: Path) -> None:
             return print, ("code from a file",)
 
     torch.save({"x": Payload()}, tmp_path / "evil.ckpt")
-    with pytest.raises(Exception, match="[Ww]eights.only"):
+    with pytest.raises(Exception, match=r"[Ww]eights.only"):
         load_checkpoint(tmp_path / "evil.ckpt")
