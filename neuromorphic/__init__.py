@@ -1,3 +1,5 @@
 """Neuromorphic execution: event engine, compiler, chip targets and energy."""
 
-__all__: list[str] = []
+from neuromorphic.engine.network import Network
+
+__all__ = ["Network"]

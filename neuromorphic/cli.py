@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 
 
@@ -29,9 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     name, *rest = given
     if name not in COMMANDS:
-        close = get_close_matches(name, COMMANDS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        print(f"error: unknown subcommand {name!r}{hint}\n\n{_usage()}", file=sys.stderr)
+        from snn.errors import closest  # brings torch, which --version does not need
+
+        print(f"error: unknown subcommand {name!r}{closest(name, COMMANDS)}\n\n{_usage()}", file=sys.stderr)
         return 2
     return COMMANDS[name][1](rest)
 

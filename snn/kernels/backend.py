@@ -11,6 +11,7 @@ from snn.declaration import NeuronModel
 from snn.errors import UnsupportedError
 from snn.kernels.call import NeuronCall, NeuronResult
 from snn.kernels.graph import TraceError
+from snn.kernels.plan import traced_step
 from snn.kernels.reference import run_reference
 from snn.surrogate import closed_form
 
@@ -26,12 +27,10 @@ class Choice(NamedTuple):
 
 def obstacle_to_kernel(model: NeuronModel, params: Mapping[str, Any], surrogate: object) -> str | None:
     """Why no kernel can be generated for this neuron, or None."""
-    from snn.kernels.cpu import kernels_for
-
     if closed_form(surrogate) is None:
         return f"surrogate {type(surrogate).__name__} has no closed form or is switched to its smooth primitive"
     try:
-        kernels_for(model, params)
+        traced_step(model, params)
     except TraceError as error:
         return str(error)
     return None
@@ -47,23 +46,33 @@ def choose(
     """
     if requested == "reference":
         return Choice("reference", "asked for")
-    if requested == "triton":
-        raise UnsupportedError("backend 'triton': this version generates no GPU kernels; use 'auto' or 'reference'")
-    if device.type != "cpu":
-        obstacle: str | None = f"tensors are on {device}, kernels are generated for the CPU"
-    else:
-        obstacle = obstacle_to_kernel(model, params, surrogate)
+    kernel = requested if requested != "auto" else "triton" if device.type == "cuda" else "numba"
+    obstacle = _obstacle_on(kernel, device) or obstacle_to_kernel(model, params, surrogate)
     if obstacle is None:
-        return Choice("numba", "asked for" if requested == "numba" else f"CPU tensors, {model.name!r} was traced")
-    if requested == "numba":
-        raise UnsupportedError(f"backend 'numba': {obstacle}")
+        tensors = "CUDA" if kernel == "triton" else "CPU"
+        return Choice(kernel, "asked for" if requested == kernel else f"{tensors} tensors, {model.name!r} was traced")
+    if requested == kernel:
+        raise UnsupportedError(f"backend {kernel!r}: {obstacle}")
     return Choice("reference", obstacle)
 
 
+def _obstacle_on(kernel: str, device: torch.device) -> str | None:
+    """Why no kernel of this kind can run on tensors of `device`, or None."""
+    if kernel == "numba":
+        return None if device.type == "cpu" else f"tensors are on {device}, Numba kernels need them on the CPU"
+    from snn.kernels.gpu import obstacle_on
+
+    return obstacle_on(device)
+
+
 def run(backend: str, call: NeuronCall) -> NeuronResult:
-    """Runs the call on the named backend, "reference" or "numba"."""
+    """Runs the call on the named backend, "reference", "numba" or "triton"."""
     if backend == "reference":
         return run_reference(call)
+    if backend == "triton":
+        from snn.kernels.gpu import run_gpu
+
+        return run_gpu(call)
     from snn.kernels.cpu import run_cpu
 
     return run_cpu(call)

@@ -9,17 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from snn.declaration import NeuronModel
 from snn.errors import UnsupportedError
 from snn.kernels import memory, threads
-from snn.kernels.broadcast import Layout, kernel_layout, per_parameter
+from snn.kernels.broadcast import per_parameter
 from snn.kernels.call import NeuronCall, NeuronResult
-from snn.kernels.cpu_source import KernelSource, KernelSpec, backward_source, forward_source
+from snn.kernels.cpu_source import KernelSource, backward_source, forward_source
+from snn.kernels.kernel_text import KernelSpec
+from snn.kernels.plan import DTYPES, Plan, plan_call
 from snn.kernels.source_cache import load_source
-from snn.kernels.trace import TracedStep, is_switch, trace
-from snn.surrogate import ClosedForm, closed_form
-
-DTYPES = {torch.float32: "float32", torch.float64: "float64"}
+from snn.kernels.trace import TracedStep
+from snn.surrogate import ClosedForm
 
 
 @dataclass(frozen=True)
@@ -63,50 +62,32 @@ class _Kernels:
         return self._known[key]
 
 
-_kernels: dict[tuple[NeuronModel, tuple[tuple[str, Any], ...]], _Kernels] = {}
+_kernels: dict[TracedStep, _Kernels] = {}
 
 
-def kernels_for(model: NeuronModel, params: Mapping[str, Any]) -> _Kernels:
-    """The kernels of `model` under the switches among `params`.
-
-    Raises:
-        TraceError: the model cannot be traced.
-    """
-    key = (model, tuple((name, value) for name, value in params.items() if is_switch(value)))
-    if key not in _kernels:
-        _kernels[key] = _Kernels(trace(model, params))
-    return _kernels[key]
+def _kernels_of(step: TracedStep) -> _Kernels:
+    if step not in _kernels:
+        _kernels[step] = _Kernels(step)
+    return _kernels[step]
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """Everything about a run that is not a tensor of the autograd graph."""
+def _start(plan: Plan, name: str, tensors: Mapping[str, torch.Tensor]) -> list[Any]:
+    if name in plan.start_values:
+        return [np.array([plan.start_values[name]], plan.spec.dtype), 0]
+    return [tensors[name].numpy().reshape(-1), 1]
 
-    kernels: _Kernels
-    form: ClosedForm
-    spec: KernelSpec
-    states: tuple[str, ...]
-    start_values: dict[str, float]  # states that start at a number
-    scalars: dict[str, float]  # parameters that are numbers
-    layouts: dict[str, Layout]  # parameters that are tensors
-    surrogate_values: tuple[float, ...]
 
-    def start(self, name: str, tensors: Mapping[str, torch.Tensor], dtype: str) -> list[Any]:
-        if name in self.start_values:
-            return [np.array([self.start_values[name]], dtype), 0]
-        return [tensors[name].numpy().reshape(-1), 1]
-
-    def parameters(self, real: Callable[[float], Any]) -> list[Any]:
-        arguments: list[Any] = []
-        for name in self.kernels.step.values:
-            if name in self.spec.arrays:
-                layout = self.layouts[name]
-                arguments += [layout.values.detach().numpy(), layout.inner]
-            elif name in self.layouts:
-                arguments.append(real(self.layouts[name].values.item()))
-            else:
-                arguments.append(real(self.scalars[name]))
-        return arguments + [real(value) for value in self.surrogate_values]
+def _parameters(plan: Plan, real: Callable[[float], Any]) -> list[Any]:
+    arguments: list[Any] = []
+    for name in plan.step.values:
+        if name in plan.spec.arrays:
+            layout = plan.layouts[name]
+            arguments += [layout.values.numpy(), layout.inner]
+        elif name in plan.layouts:
+            arguments.append(real(plan.layouts[name].values.item()))
+        else:
+            arguments.append(real(plan.scalars[name]))
+    return arguments + [real(value) for value in plan.surrogate_values]
 
 
 def run_cpu(call: NeuronCall) -> NeuronResult:
@@ -116,44 +97,9 @@ def run_cpu(call: NeuronCall) -> NeuronResult:
         TraceError: the neuron cannot be traced.
         ValueError: the surrogate has no closed form (`snn.surrogate.CLOSED_FORMS` lists those that have).
     """
-    form = closed_form(call.surrogate)
-    if form is None:
-        raise ValueError(f"surrogate {type(call.surrogate).__name__} has no closed form for a kernel")
     x = call.x if call.x.dtype in DTYPES else call.x.float()
-    dtype = x.dtype
-
-    kernels = kernels_for(call.model, call.params)
-    values = {name: call.params[name] for name in kernels.step.values}
-    tensors = {name: value.to(dtype) for name, value in values.items() if isinstance(value, torch.Tensor)}
-    layouts = {name: kernel_layout(name, value, x.shape[1:]) for name, value in tensors.items()}
-    starts = {name: value for name, value in call.states.items() if isinstance(value, torch.Tensor)}
-    starts = {name: value.to(dtype).expand(x.shape[1:]).contiguous() for name, value in starts.items()}
-    grad = torch.is_grad_enabled()
-    spec = KernelSpec(
-        dtype=DTYPES[dtype],
-        arrays=frozenset(name for name, layout in layouts.items() if layout.values.numel() > 1),
-        learnable=tuple(name for name in layouts if grad and layouts[name].values.requires_grad),
-        recorded=call.recorded,
-    )
-    plan = _Plan(
-        kernels,
-        form,
-        spec,
-        tuple(call.model.state),
-        {name: float(value) for name, value in call.states.items() if name not in starts},
-        {name: float(value) for name, value in values.items() if name not in tensors},
-        {name: Layout(layout.values.detach(), layout.inner) for name, layout in layouts.items()},
-        tuple(float(getattr(call.surrogate, name)) for name in form.params),
-    )
-    learnable = [layouts[name].values for name in spec.learnable]
-    outputs = _Run.apply(plan, x, tuple(starts), *starts.values(), *learnable)
-    z, ends = outputs[0], outputs[1 : 1 + len(plan.states)]
-    sequences = outputs[1 + len(plan.states) :]
-    return NeuronResult(
-        z.to(call.x.dtype),
-        dict(zip(plan.states, ends, strict=True)),
-        dict(zip(spec.recorded, sequences, strict=True)),
-    )
+    plan, starts, learnable = plan_call(call, x.dtype)
+    return plan.result(_Run.apply(plan, x, tuple(starts), *starts.values(), *learnable), call.x.dtype)
 
 
 def _steps(x: torch.Tensor) -> tuple[np.ndarray, int]:
@@ -166,8 +112,8 @@ class _Run(torch.autograd.Function):
     """(plan, x, names of starting states, *starting states, *learnable parameters) -> output, end states, sequences."""
 
     @staticmethod
-    def forward(ctx: Any, plan: _Plan, x: torch.Tensor, start_names: tuple[str, ...], *tensors: torch.Tensor) -> Any:
-        starts = dict(zip(start_names, tensors, strict=False))
+    def forward(ctx: Any, plan: Plan, x: torch.Tensor, start_names: tuple[str, ...], *tensors: torch.Tensor) -> Any:
+        starts = {name: value.detach() for name, value in zip(start_names, tensors, strict=False)}
         real = np.dtype(plan.spec.dtype).type
         rows, step = _steps(x.detach())
         output = memory.empty(x.shape, x.dtype)
@@ -175,10 +121,10 @@ class _Run(torch.autograd.Function):
         sequences = [memory.empty(x.shape, x.dtype) for _ in plan.spec.recorded]
         arguments: list[Any] = [rows, step, _rows(output)]
         for name, end in zip(plan.states, ends, strict=True):
-            arguments += [*plan.start(name, {k: v.detach() for k, v in starts.items()}, plan.spec.dtype), _flat(end)]
+            arguments += [*_start(plan, name, starts), _flat(end)]
         arguments += [_rows(sequence) for sequence in sequences]
-        arguments += plan.parameters(real)
-        plan.kernels.forward(plan.form, replace(plan.spec, learnable=())).launch(
+        arguments += _parameters(plan, real)
+        _kernels_of(plan.step).forward(plan.form, replace(plan.spec, learnable=())).launch(
             arguments, rows.shape[1], x.shape[0], plan.spec.dtype
         )
         ctx.plan, ctx.start_names = plan, start_names
@@ -190,7 +136,7 @@ class _Run(torch.autograd.Function):
     def backward(ctx: Any, g_output: torch.Tensor | None, *gradients: torch.Tensor | None) -> Any:
         if torch.is_grad_enabled():  # asked for with create_graph=True
             raise UnsupportedError("second derivatives do not exist in the CPU kernels; use backend='reference'")
-        plan: _Plan = ctx.plan
+        plan: Plan = ctx.plan
         x, *tensors = ctx.saved_tensors
         starts = dict(zip(ctx.start_names, tensors, strict=False))
         real = np.dtype(plan.spec.dtype).type
@@ -206,13 +152,13 @@ class _Run(torch.autograd.Function):
 
         arguments: list[Any] = [rows, step, whole(g_output), _rows(g_x)]
         for name, g_end in zip(plan.states, g_ends, strict=True):
-            arguments += plan.start(name, starts, plan.spec.dtype)
+            arguments += _start(plan, name, starts)
             arguments += [np.zeros(1, plan.spec.dtype), 0] if g_end is None else [_flat(g_end.contiguous()), 1]
             arguments.append(g_starts[name].numpy())
         arguments += [whole(gradient) for gradient in g_sequences]
-        arguments += plan.parameters(real)
+        arguments += _parameters(plan, real)
         arguments += [gradient.numpy() for gradient in g_params.values()]
-        plan.kernels.backward(plan.form, plan.spec).launch(arguments, neurons, x.shape[0], plan.spec.dtype)
+        _kernels_of(plan.step).backward(plan.form, plan.spec).launch(arguments, neurons, x.shape[0], plan.spec.dtype)
         to_starts = [g_starts[name].view(x.shape[1:]) for name in ctx.start_names]
         to_params = [per_parameter(gradient, plan.layouts[name]) for name, gradient in g_params.items()]
         return (None, g_x, None, *to_starts, *to_params)

@@ -3,45 +3,25 @@
 Every kernel has the same shape: blocks of WIDTH neurons outside, time inside, neurons innermost, so that states stay in
 cache and the innermost loop vectorises. `work` holds one row of WIDTH values per state and per-neuron parameter. The
 backward kernel recomputes the states of a block from the input, keeps the few values that the adjoint reads again (the
-first of them in the rows of g_x itself, which the adjoint overwrites), then walks back through time. In the text a
-state v is `s_v` and a parameter tau is `p_tau`, so no name of a model meets a name of the kernel.
+first of them in the rows of g_x itself, which the adjoint overwrites), then walks back through time.
 """
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from snn.kernels.emit import Dialect, Emitter
-from snn.kernels.graph import Node, in_order
+from snn.kernels.graph import Node
+from snn.kernels.kernel_text import PAD, KernelSpec, header, hoisted_constants, indented, lane_names
 from snn.kernels.lower import backward_step, forward_step
-from snn.kernels.trace import OUTPUT, TracedStep
+from snn.kernels.trace import TracedStep
 from snn.surrogate import ClosedForm
 
-PAD = "    "
 ROW_VALUES = 1 << 17  # values of all rows of a block, half a second-level cache in float32; long rows stream best
 NARROW = 1024  # neurons in a block that keeps an array of T rows beside it
 GAP = 80  # values between rows, so that equal places of two rows do not meet in one cache set
-
-
-@dataclass(frozen=True)
-class KernelSpec:
-    """What fixes a kernel besides the traced step.
-
-    Attributes:
-        dtype: "float32" or "float64".
-        arrays: parameters given per neuron or per channel; all others are scalars.
-        learnable: parameters whose gradient the backward kernel returns.
-        recorded: states whose whole sequence is written by the forward kernel.
-    """
-
-    dtype: str
-    arrays: frozenset[str] = frozenset()
-    learnable: tuple[str, ...] = ()
-    recorded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +73,7 @@ class _Writer:
         self.arrays = [f"p_{name}" for name in step.values if name in spec.arrays]
         self.recorded = [f"s_{name}" for name in spec.recorded]
         self.learnable = [f"g_p_{name}" for name in spec.learnable]
+        self._lane_names = lane_names(step, spec, x="x_t[j]")
 
     def forward(self) -> KernelSource:
         plain = forward_step(self.step, self.form)
@@ -175,29 +156,8 @@ class _Writer:
         outputs = [f"{name}_out" for name in self.learnable]
         return self._kernel("backward", arguments, outputs, names, block, rows, max(len(kept) - 1, 0), width)
 
-    @cached_property
-    def _lane_names(self) -> dict[Node, str]:
-        """Leaves that differ from neuron to neuron, as the innermost loop calls them."""
-        leaf = self.step.graph.leaf
-        names = {leaf("input", "x"): "x_t[j]", leaf("grad", OUTPUT): "g_z"}
-        for name in self.step.new_states:
-            names |= {leaf("state", name): f"s_{name}", leaf("grad", f"s_{name}"): f"g_s_{name}"}
-        return names | {leaf("param", name): f"p_{name}" for name in self.spec.arrays}
-
     def _constants(self, roots: list[Node]) -> tuple[dict[Node, str], list[str]]:
-        """Names of what depends on scalar parameters alone, and the lines that compute it before the loops."""
-        leaf = self.step.graph.leaf
-        names = {leaf("param", name): f"p_{name}" for name in self.step.values if name not in self.spec.arrays}
-        names |= {leaf("surrogate", name): f"surrogate_{name}" for name in self.form.params}
-        order = in_order(roots)
-        fixed: set[Node] = set()
-        for node in order:
-            if node.op == "const" or node in names or (node.args and fixed.issuperset(node.args)):
-                fixed.add(node)
-        read_outside = {arg for node in order if node not in fixed for arg in node.args} | set(roots)
-        emitter = Emitter(self.dialect, names, prefix="k")
-        lines = emitter.define([node for node in order if node in fixed and node.args and node in read_outside])
-        return {node: name for node, name in emitter.names.items() if not name.startswith("(")}, lines
+        return hoisted_constants(self.step, self.form, self.spec, self.dialect, roots)
 
     def _write_states(self, values: list[str]) -> list[str]:
         return [f"work[{name}_row + j] = {value}" for name, value in zip(self.states, values, strict=True)]
@@ -211,7 +171,7 @@ class _Writer:
         return lines
 
     def _time_loop(self, steps: str, slices: list[str], body: list[str]) -> list[str]:
-        return [f"for t in {steps}:", *_indented([*slices, *_lanes(*body)])]
+        return [f"for t in {steps}:", *indented([*slices, *_lanes(*body)])]
 
     def _kernel(
         self, kind: str, arguments: list[str], outputs: list[str], constants: list[str], block: list[str],
@@ -225,11 +185,11 @@ class _Writer:
             *constants,
             "for low in range(first, last, WIDTH):",
             f"{PAD}n = min(WIDTH, last - low)",
-            *_indented(block),
+            *indented(block),
         ]
         dtype = self.spec.dtype
         text = [
-            *self._header(kind),
+            *header(kind, self.step, self.form, dtype),
             "import numpy as np",
             "from numba import njit",
             "",
@@ -242,30 +202,12 @@ class _Writer:
             "",
             '@njit(cache=True, nogil=True, error_model="numpy")',
             f"def {kind}({', '.join(arguments)}):",
-            *_indented(lines),
+            *indented(lines),
             "",
         ]
         form = [self.form.name] if kind == "backward" else []
         name = "_".join([self.step.model.name, kind, *form, dtype])
         return KernelSource(name, "\n".join(text), width, len(rows) * (width + GAP), saved_rows)
-
-    def _header(self, kind: str) -> list[str]:
-        switches = ", ".join(f"{name}={value}" for name, value in self.step.switches.items()) or "no switches"
-        try:
-            step = inspect.getsource(self.step.model.step).replace("\\", "\\\\").replace('"""', "'''").rstrip()
-        except (OSError, TypeError):
-            step = "(its source text is not available)"
-        return [
-            f'"""{kind.capitalize()} kernel of neuron {self.step.model.name!r}, {self.spec.dtype}.',
-            "",
-            f"Surrogate {self.form.name}; {switches}.",
-            "",
-            "Generated; edits are lost. The step that it was traced from:",
-            "",
-            *_indented(step.splitlines()),
-            '"""',
-            "",
-        ]  # fmt: skip
 
 
 _X_T = "x_t = x[t * x_step, low : low + n]"
@@ -276,11 +218,7 @@ def _row(name: str) -> str:
 
 
 def _lanes(*body: str) -> list[str]:
-    return ["for j in range(n):", *_indented(list(body))]
-
-
-def _indented(lines: list[str]) -> list[str]:
-    return [PAD + line for line in lines]
+    return ["for j in range(n):", *indented(list(body))]
 
 
 def _digest_of_math() -> str:

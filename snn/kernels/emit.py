@@ -16,7 +16,8 @@ class Dialect:
     """How a target language spells what differs between targets.
 
     Attributes:
-        call: operation -> function name, for exp, log, tanh, sqrt, abs and rint.
+        call: operation -> function name, for exp, log, tanh, sqrt, abs and rint, and for every arithmetic operation
+            that the target's own operator would round differently.
         where: (condition, if_true, if_false) -> text.
         const: number -> text.
     """
@@ -88,6 +89,8 @@ class Emitter:
 
     def _text(self, node: Node) -> str:
         args = [self.read(arg) for arg in node.args]
+        if node.op in self.dialect.call:
+            return f"{self.dialect.call[node.op]}({', '.join(args)})"
         if node.op in INFIX:
             return f"{args[0]} {INFIX[node.op]} {args[1]}"
         if node.op == "neg":
@@ -97,4 +100,4 @@ class Emitter:
         if node.op in {"min", "max"}:
             smaller = f"{args[0]} {'<' if node.op == 'min' else '>'} {args[1]}"
             return self.dialect.where(smaller, *args)
-        return f"{self.dialect.call[node.op]}({args[0]})"
+        raise KeyError(f"operation {node.op!r} has no spelling in this dialect")

@@ -18,7 +18,7 @@ def is_switch(value: object) -> bool:
     return value is None or isinstance(value, bool)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TracedStep:
     """One step as a graph.
 

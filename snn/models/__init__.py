@@ -5,7 +5,4 @@ from snn.models.mlp import SpikingMLP
 from snn.models.stack import Stack
 from snn.models.vgg import SpikingVGG
 
-# Networks by name, for recipes.
-MODELS = {"SpikingConvNet": SpikingConvNet, "SpikingMLP": SpikingMLP, "SpikingVGG": SpikingVGG}
-
-__all__ = ["MODELS", "SpikingConvNet", "SpikingMLP", "SpikingVGG", "Stack"]
+__all__ = ["SpikingConvNet", "SpikingMLP", "SpikingVGG", "Stack"]

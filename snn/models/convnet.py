@@ -8,6 +8,7 @@ from torch import nn
 
 from snn.models.neuron_choice import NeuronChoice, make_neuron
 from snn.models.readout import Readout, readout_layers
+from snn.models.sizes import positive_sizes
 from snn.models.stack import NOT_CARRIED, NotCarried, Stack, StackState
 
 
@@ -46,11 +47,12 @@ class SpikingConvNet(nn.Module):
         super().__init__()
         if len(input_shape) != 3:
             raise ValueError(f"input_shape must be (C, H, W), got {tuple(input_shape)}")
+        positive_sizes("hidden", [hidden])
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
         C, H, W = input_shape
         layers: dict[str, nn.Module] = {}
-        for number, out in enumerate(channels, start=1):
+        for number, out in enumerate(positive_sizes("channels", channels), start=1):
             if min(H, W) < 2:
                 raise ValueError(f"channels: {len(channels)} blocks halve {tuple(input_shape[1:])} below one pixel")
             layers[f"conv{number}"] = nn.Conv2d(C, out, kernel_size, padding=kernel_size // 2, bias=False)
@@ -61,7 +63,7 @@ class SpikingConvNet(nn.Module):
         layers["flatten"] = nn.Flatten()
         layers["linear"] = nn.Linear(C * H * W, hidden, bias=False)
         layers["norm"] = nn.BatchNorm1d(hidden)
-        layers["neuron"] = make_neuron(neuron, hidden)
+        layers["neuron"] = make_neuron(neuron)
         self.stack = Stack({**layers, **readout_layers(hidden, classes, readout)})
 
     def forward(self, x: torch.Tensor, state: StackState | NotCarried | None = NOT_CARRIED) -> Any:

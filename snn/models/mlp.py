@@ -9,6 +9,7 @@ from torch import nn
 
 from snn.models.neuron_choice import NeuronChoice, make_neuron
 from snn.models.readout import Readout, readout_layers
+from snn.models.sizes import positive_sizes
 from snn.models.stack import NOT_CARRIED, NotCarried, Stack, StackState
 
 
@@ -44,7 +45,7 @@ class SpikingMLP(nn.Module):
         readout: Readout = "linear",
     ) -> None:
         super().__init__()
-        sizes = _positive_sizes("hidden", hidden)
+        sizes = positive_sizes("hidden", hidden)
         layers: dict[str, nn.Module] = {"flatten": nn.Flatten()}
         features = prod(input_shape)
         for number, size in enumerate(sizes, start=1):
@@ -52,7 +53,7 @@ class SpikingMLP(nn.Module):
             layers[f"linear{number}"] = nn.Linear(features, size, bias=not batch_norm)
             if batch_norm:
                 layers[f"norm{number}"] = nn.BatchNorm1d(size)
-            layers[f"neuron{number}"] = make_neuron(neuron, size)
+            layers[f"neuron{number}"] = make_neuron(neuron)
             if dropout:
                 layers[f"dropout{number}"] = nn.Dropout(dropout)
             features = size
@@ -60,13 +61,3 @@ class SpikingMLP(nn.Module):
 
     def forward(self, x: torch.Tensor, state: StackState | NotCarried | None = NOT_CARRIED) -> Any:
         return self.stack(x, state)
-
-
-def _positive_sizes(argument: str, sizes: Sequence[int]) -> list[int]:
-    if (
-        isinstance(sizes, str)
-        or not isinstance(sizes, Sequence)
-        or not all(isinstance(n, int) and n > 0 for n in sizes)
-    ):
-        raise ValueError(f"{argument} must be a list of positive numbers, got {sizes!r}")
-    return list(sizes)

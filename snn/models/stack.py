@@ -60,14 +60,14 @@ class Stack(nn.Module):
 
     def forward(self, x: torch.Tensor, state: StackState | NotCarried | None = NOT_CARRIED) -> Any:
         carried = not isinstance(state, NotCarried)
-        before: StackState = state if isinstance(state, dict) else {}
+        before = self._checked(state)
         after: StackState = {}
         T = len(x)
         repeated = T > 1 and x.stride(0) == 0
         if repeated:
             x = x[:1]
         for name, layer in self.layers.items():
-            if repeated and not isinstance(layer, _REPEATABLE):
+            if repeated and not _is_repeatable(layer):
                 x = x.expand(T, *x.shape[1:])
                 repeated = False
             if not isinstance(layer, MemoryModule):
@@ -79,6 +79,16 @@ class Stack(nn.Module):
         if repeated:
             x = x.expand(T, *x.shape[1:])
         return (x, after) if carried else x
+
+    def _checked(self, state: StackState | NotCarried | None) -> StackState:
+        if state is None or isinstance(state, NotCarried):
+            return {}
+        if not isinstance(state, dict):
+            raise TypeError(f"Stack: state must be what a call returned, or None, got a {type(state).__name__}")
+        for name in state:
+            if name not in self.layers:
+                raise ValueError(f"Stack: state is of a layer {name!r} that this network does not have")
+        return state
 
     def _restart(self, name: str, layer: MemoryModule, x: torch.Tensor) -> torch.Tensor:
         if not self._takes_state[name]:
@@ -97,3 +107,8 @@ class Stack(nn.Module):
         y = layer(x)
         layer.detach()
         return y, dict(layer.named_memories())
+
+
+def _is_repeatable(layer: nn.Module) -> bool:
+    # A subclass from elsewhere may draw random numbers at every step.
+    return isinstance(layer, _REPEATABLE) and type(layer).__module__.startswith("torch.nn.modules.")

@@ -8,6 +8,7 @@ from torch import nn
 
 from snn.models.neuron_choice import NeuronChoice, make_neuron
 from snn.models.readout import Readout, readout_layers
+from snn.models.sizes import positive_sizes
 from snn.models.stack import NOT_CARRIED, NotCarried, Stack, StackState
 
 
@@ -44,6 +45,7 @@ class SpikingVGG(nn.Module):
         super().__init__()
         if len(input_shape) != 3:
             raise ValueError(f"input_shape must be (C, H, W), got {tuple(input_shape)}")
+        channels = positive_sizes("channels", channels)
         if min(input_shape[1:]) < 2 ** len(channels):
             raise ValueError(f"channels: {len(channels)} stages halve {tuple(input_shape[1:])} below one pixel")
         C = input_shape[0]

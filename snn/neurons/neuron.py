@@ -152,7 +152,7 @@ class Neuron(MemoryModule):
 
     def _choose(self, device: torch.device, params: Mapping[str, Any]) -> Choice:
         choice = choose(self.backend, self.model, params, self.surrogate_function, device)
-        if choice.backend == "reference" and self.backend == "auto" and device.type == "cpu" and not self._warned:
+        if choice.backend == "reference" and self.backend == "auto" and not self._warned:
             self._warned = True
             warnings.warn(f"{self._label()} runs on the reference path: {choice.reason}", stacklevel=4)
         return choice

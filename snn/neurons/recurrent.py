@@ -76,7 +76,8 @@ class RecurrentLIF(Neuron):
         states["z"] = torch.as_tensor(states["z"], dtype=call.x.dtype, device=call.x.device).expand(call.x.shape[1:])
         outputs, sequences = [], []
         for x_t in call.x:
-            step = run(backend, replace(call, x=(x_t + self.recurrent(states["z"])).unsqueeze(0), states=states))
+            current = x_t + self.recurrent(states["z"].to(x_t.dtype))
+            step = run(backend, replace(call, x=current.to(x_t.dtype).unsqueeze(0), states=states))
             states = step.states
             outputs.append(step.output)
             sequences.append(step.sequences)

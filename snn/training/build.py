@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from snn.models import MODELS
-from snn.training.errors import RecipeError, require_known, suggestion
+import snn.models
+from snn.errors import closest
+from snn.training.recipe import RecipeError
 
 
 def build_network(choice: Mapping[str, Any], input_shape: Sequence[int], class_count: int) -> nn.Module:
@@ -24,7 +25,7 @@ def build_network(choice: Mapping[str, Any], input_shape: Sequence[int], class_c
     """
     arguments = dict(choice)
     name = arguments.pop("class")
-    network_class = _chosen("network.class", name, MODELS)
+    network_class = _imported("network.class", name, snn.models, nn.Module)
     accepted = _arguments(network_class)
     for key, value in (("input_shape", tuple(input_shape)), ("classes", class_count)):
         if key in accepted:
@@ -45,7 +46,7 @@ def build_optimizer(choice: Mapping[str, Any], network: nn.Module) -> torch.opti
     """
     arguments = dict(choice)
     name = arguments.pop("class")
-    optimizer_class = _chosen("optimizer.class", name, _torch_optimizers())
+    optimizer_class = _imported("optimizer.class", name, torch.optim, torch.optim.Optimizer)
     accepted = [key for key in _arguments(optimizer_class) if key != "params"]
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer: torch.optim.Optimizer = _constructed(
@@ -54,23 +55,23 @@ def build_optimizer(choice: Mapping[str, Any], network: nn.Module) -> torch.opti
     return optimizer
 
 
-def _torch_optimizers() -> dict[str, type]:
-    base = torch.optim.Optimizer
-    members = vars(torch.optim).items()
-    return {name: kind for name, kind in members if inspect.isclass(kind) and issubclass(kind, base) and kind != base}
-
-
-def _chosen(key: str, name: object, known: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+def _imported(key: str, name: object, package: Any, base: type) -> Callable[..., Any]:
     if not isinstance(name, str):
         raise RecipeError(f"{key} must be a name, got {name!r}")
     module_name, _, class_name = name.rpartition(".")
     if module_name:
         try:
-            return getattr(importlib.import_module(module_name), class_name)
-        except (ImportError, AttributeError) as error:
+            found = getattr(importlib.import_module(module_name), class_name)
+        except (ImportError, AttributeError, ValueError, TypeError) as error:
             raise RecipeError(f"{key}: {name!r} cannot be imported: {error}") from error
-    require_known(name, known, key)
-    return known[name]
+        if not callable(found) or (inspect.isclass(found) and not issubclass(found, base)):
+            raise RecipeError(f"{key}: {name!r} is not a {base.__name__}")
+        return found
+    members = vars(package).items()
+    names = [entry for entry, value in members if inspect.isclass(value) and issubclass(value, base) and value != base]
+    if name not in names:
+        raise RecipeError(f"{key}: unknown {name!r}{closest(name, names)}")
+    return getattr(package, name)
 
 
 def _arguments(constructor: Callable[..., Any]) -> list[str]:
@@ -82,8 +83,9 @@ def _constructed(
 ) -> Any:
     for key in arguments:
         if key not in accepted:
-            raise RecipeError(f"{place}.{key}: {name} has no such argument; {suggestion(str(key), accepted)}")
+            raise RecipeError(f"{place}.{key}: {name} has no such argument{closest(str(key), accepted)}")
     try:
         return constructor(**arguments)
     except (ValueError, TypeError) as error:
-        raise RecipeError(f"{place}: {name}: {error}") from error
+        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise RecipeError(f"{place}: {name}({given}): {error}") from error

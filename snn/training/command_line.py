@@ -1,15 +1,14 @@
 """The command `spikeloop train`: recipe, overrides and run folder from the command line."""
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from snn.training.errors import RecipeError, RunInterrupted, suggestion
-from snn.training.recipe import Recipe, check_keys, recipe_names, recipe_path
+from snn.errors import closest
+from snn.training.recipe import Recipe, RecipeError, check_keys, recipe_names, recipe_path
+from snn.training.recipe_yaml import read_yaml
 
 _DESCRIPTION = """Train a spiking network as a recipe says and write a run folder.
 
@@ -20,14 +19,13 @@ _FLAGS = ("config", "run_dir", "resume", "overwrite", "help")
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
+    from snn.training.run import RunInterrupted, train
+
     folder: Path | None = None
     try:
         options, recipe = parse(arguments)
-        from snn.training.run import train
-
         folder = options["run_dir"]
-        show = sys.stderr.isatty()
-        metrics = train(recipe, folder, options["resume"], options["overwrite"], show, partial(print, flush=True))
+        metrics = train(recipe, folder, options["resume"], options["overwrite"], progress=sys.stderr.isatty())
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -51,16 +49,13 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], Recipe]:
     Raises: RecipeError naming the flag, key or value that is wrong; SystemExit(0) after --help.
     """
     try:
-        import yaml
         from jsonargparse import ArgumentError, ArgumentParser
-
-        from snn.training.yaml_values import read_yaml
     except ImportError as error:
         raise ImportError("training needs jsonargparse; install it with: pip install 'spikeloop[train]'") from error
 
     flags, overrides = _split(arguments)
     recipe_parser = ArgumentParser(exit_on_error=False)
-    recipe_parser.add_class_arguments(Recipe, "recipe")
+    recipe_parser.add_class_arguments(Recipe)
     parser = ArgumentParser(prog="spikeloop train", description=_DESCRIPTION, exit_on_error=False)
     parser.add_argument("--config", type=str, help=f"YAML file, or one of: {', '.join(recipe_names())}")
     parser.add_argument("--run_dir", type=str, help="folder of the run, made if it is not there")
@@ -82,21 +77,22 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], Recipe]:
     path = _config_path(options)
     try:
         given = read_yaml(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"--config: {path} is not YAML: {error}") from error
+    except (ValueError, OSError) as error:
+        raise RecipeError(f"--config: {path}: {error}") from error
     if not isinstance(given, Mapping):
         raise RecipeError(f"--config: {path} must hold keys and values, got {type(given).__name__}")
     given = dict(given)
     for key, text in overrides:
         try:
-            _set(given, key.split("."), read_yaml(text), key)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"--{key}: {text!r} is not a YAML value: {error}") from error
+            value = read_yaml(text)
+        except ValueError as error:
+            raise RecipeError(f"--{key}: {text!r}: {error}") from error
+        _set(given, key.split("."), value, key)
     check_keys(given, Recipe)
     try:
-        recipe: Recipe = recipe_parser.instantiate(recipe_parser.parse_object({"recipe": given})).recipe
+        recipe = Recipe(**vars(recipe_parser.instantiate(recipe_parser.parse_object(given))))
     except ArgumentError as error:
-        raise RecipeError(_plain(error, given)) from error
+        raise RecipeError(_plain(error)) from error
     return options, recipe
 
 
@@ -121,7 +117,7 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
         elif name in _FLAGS:
             flags.append(f"--{name}{equals}{value}")
         else:
-            raise RecipeError(f"unknown flag --{name}; {suggestion(first, [*keys, *_FLAGS])}")
+            raise RecipeError(f"unknown flag --{name}{closest(first, [*keys, *_FLAGS])}")
     return flags, overrides
 
 
@@ -146,24 +142,14 @@ def _set(given: dict[str, Any], path: Sequence[str], value: Any, key: str) -> No
     given[path[-1]] = value
 
 
-def _plain(error: Exception, given: Mapping[str, Any]) -> str:
-    """Say which key has a value of the wrong type, from jsonargparse's error and the values given."""
-    key = re.search(r'"recipe\.([\w.]+)"', str(error))
-    if key is None:
-        return str(error)
-    expected: Any = Recipe
-    value: Any = given
-    for name in key[1].split("."):
-        expected = next(entry.type for entry in fields(expected) if entry.name == name)
-        value = value[name]
-    kind = expected.__name__ if isinstance(expected, type) else str(expected)
-    return f"{key[1]} must be {kind.replace(' | None', ' or null')}, got {value!r}"
+def _plain(error: Exception) -> str:
+    return " ".join(str(error).replace("Parser key ", "").split())
 
 
 def _summary(metrics: Mapping[str, Any], folder: Path) -> str:
     return "\n".join(
         [
-            f"test accuracy          {metrics['test_accuracy']:.2%} (epoch {metrics['reported_epoch']})",
+            f"test accuracy          {metrics['test_accuracy']:.2%} ({metrics['test_accuracy_is_of']})",
             f"spikes per neuron      {metrics['spikes_per_neuron']:.3f} per image in {metrics['T']} steps",
             f"time per epoch         {metrics['seconds_per_epoch']:.2f} s ({metrics['train_seconds']:.1f} s in all)",
             f"spike raster           {folder / 'raster.png'}",

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from snn.errors import closest
 from snn.training.augment import flipped, shifted
-from snn.training.errors import RecipeError, suggestion
-from snn.training.recipe import DataOptions
+from snn.training.recipe import DataOptions, RecipeError
 from snn.training.seeding import AUGMENT, ORDER, SPLIT, derived_seed, generator
 
 
@@ -59,6 +59,8 @@ def load_splits(options: DataOptions, seed: int) -> Splits:
     order = torch.randperm(count, generator=generator(seed, SPLIT))
     val_count = round(count * options.val_fraction)
     rows = order.sort().values if val_count == 0 else order
+    if options.val_fraction > 0 and val_count == 0:
+        raise RecipeError(f"data.val_fraction {options.val_fraction} of {count} training images is less than one image")
     splits = Splits(train, test, rows[val_count:], rows[:val_count].sort().values)
     if len(splits.train_rows) < options.batch_size:
         raise RecipeError(
@@ -72,15 +74,15 @@ def _loader(name: str) -> Callable[[str, str | None], Any]:
         module, _, function = name.partition(":")
         try:
             return getattr(importlib.import_module(module), function)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, ValueError, TypeError) as error:
             raise RecipeError(f"data.name {name!r}: cannot be imported: {error}") from error
     try:
         import spikedata
     except ImportError as error:
         raise RecipeError("data.name: needs spikedata; install it with: pip install 'spikeloop[train]'") from error
     if name not in spikedata.DATASETS:
-        hint = suggestion(name, spikedata.DATASETS)
-        raise RecipeError(f"data.name: unknown {name!r}; {hint}, or package.module:function of your own")
+        hint = closest(name, spikedata.DATASETS)
+        raise RecipeError(f"data.name: unknown {name!r}{hint} (or package.module:function of your own)")
     return lambda split, root: spikedata.load(name, split=split, root=root)
 
 

@@ -13,13 +13,20 @@ from snn.training.spike_rates import memory_layers
 _SHOWN_NEURONS = 60
 
 
-def draw_accuracy(history: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
-    """Draw training, validation and test accuracy after each epoch into a PNG file."""
+def draw_accuracy(history: Sequence[Mapping[str, Any]], selected: int, title: str, path: Path) -> None:
+    """Draw training, validation and test accuracy after each epoch into a PNG file.
+
+    Args:
+        history: one row per epoch.
+        selected: the epoch, from 1, whose test accuracy is the run's.
+        title: of the picture.
+        path: of the PNG file.
+    """
     figure, axes = _new_figure(1, 1, (6.4, 4.0))
     axis = axes[0][0]
     epochs = [row["epoch"] for row in history]
     curves = (
-        ("train_accuracy", "training (with augmentation, during the epoch)", "o"),
+        ("train_accuracy", "training (during the epoch)", "o"),
         ("val_accuracy", "validation", "^"),
         ("test_accuracy", "test", "s"),
     )
@@ -31,7 +38,7 @@ def draw_accuracy(history: Sequence[Mapping[str, Any]], title: str, path: Path) 
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right")
-    axis.set_title(title)
+    axis.set_title(f"{title}: test accuracy {history[selected - 1]['test_accuracy']:.2%} after epoch {selected}")
     _save(figure, path)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from snn.training.bptt import Loss, Rule
 from snn.training.seeding import ENCODE, EPOCH, EVALUATE, derived_seed, generator_states, set_all_generators
-from snn.training.spike_rates import SpikeCounter
+from snn.training.spike_rates import SpikeCounter, sum_dtype
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Totals:
 
     def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
         """Add one batch: its mean loss, mean logits [B, classes] and labels [B]."""
-        self.loss = self.loss + loss.detach().to(torch.float64) * len(labels)
+        self.loss = self.loss + loss.detach().to(sum_dtype(loss.device)) * len(labels)
         self.correct = self.correct + (logits.argmax(1) == labels).sum()
         self.count += len(labels)
 

@@ -3,11 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
-from snn.training.errors import RecipeError, suggestion
+from snn.errors import closest
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
+
+
+class RecipeError(ValueError):
+    """A recipe, or an override of it, that cannot be run; the message names the key and what is accepted."""
 
 
 def _require(condition: bool, key: str, expected: str, received: object) -> None:
@@ -115,8 +119,6 @@ class Recipe:
         num_nodes: number of machines.
         strategy: Lightning's strategy (auto, ddp, ...).
         precision: Lightning's precision (32-true, bf16-mixed, 16-mixed, 64-true, ...).
-        threads: threads of torch and of the neuron kernels on the CPU; null leaves torch's choice, one per core. Small
-            networks are as fast with one, and then do not wait for cores that other programs keep busy.
         trainer: further arguments of lightning.Trainer.
     """
 
@@ -134,8 +136,7 @@ class Recipe:
     devices: int | str | list[int] = "auto"
     num_nodes: int = 1
     strategy: str = "auto"
-    precision: str | int = "32-true"
-    threads: int | None = None
+    precision: str = "32-true"
     trainer: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -145,8 +146,9 @@ class Recipe:
         _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "> 0 or null", self.clip_norm)
         _require(self.epochs >= 1, "epochs", ">= 1", self.epochs)
         _require(0 <= self.seed < 2**63, "seed", "in [0, 2**63)", self.seed)
-        _require(self.threads is None or self.threads >= 1, "threads", ">= 1 or null", self.threads)
         _require(self.num_nodes >= 1, "num_nodes", ">= 1", self.num_nodes)
+        warmup = self.schedule.warmup_epochs
+        _require(warmup <= self.epochs, "schedule.warmup_epochs", f"at most epochs = {self.epochs}", warmup)
 
 
 def recipe_names() -> list[str]:
@@ -165,16 +167,16 @@ def recipe_path(name_or_path: str) -> Path:
     if name_or_path in recipe_names():
         return RECIPE_FOLDER / f"{name_or_path}.yaml"
     raise RecipeError(
-        f"--config: no file {name_or_path!r} and no shipped recipe of that name; {suggestion(path.stem, recipe_names())}"
+        f"--config: no file {name_or_path!r} and no shipped recipe of that name{closest(path.stem, recipe_names())}"
     )
 
 
 def check_keys(given: Mapping[str, Any], options: type, place: str = "") -> None:
-    """Raise RecipeError for a key that `options`, a dataclass, does not have, or a word that a choice does not offer."""
+    """Raise RecipeError for a key that `options`, a dataclass, does not have; nested dataclasses included."""
     known = {entry.name: entry.type for entry in fields(options)}
     for key, value in given.items():
         if key not in known:
-            raise RecipeError(f"unknown key {f'{place}{key}'!r}; {suggestion(str(key), known)}")
+            raise RecipeError(f"unknown key {f'{place}{key}'!r}{closest(str(key), known)}")
         nested = known[key]
         if isinstance(nested, type) and is_dataclass(nested):
             if not isinstance(value, Mapping):
@@ -182,8 +184,6 @@ def check_keys(given: Mapping[str, Any], options: type, place: str = "") -> None
                     f"{place}{key} must be a mapping of {', '.join(f.name for f in fields(nested))}, got {value!r}"
                 )
             check_keys(value, nested, f"{place}{key}.")
-        elif get_origin(nested) is Literal and value not in get_args(nested):
-            raise RecipeError(f"{place}{key}: unknown {value!r}; {suggestion(str(value), get_args(nested))}")
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 import inspect
 import logging
 import math
+import statistics
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,21 +17,21 @@ from snn.training.build import build_network, build_optimizer
 from snn.training.data import Splits, evaluation_loader, load_splits, training_loader
 from snn.training.encoding import encoded
 from snn.training.environment import environment
-from snn.training.errors import RecipeError, RunInterrupted
+from snn.training.figures import draw_accuracy, draw_raster
 from snn.training.lightning_import import import_lightning
 from snn.training.loss import sequence_cross_entropy
-from snn.training.recipe import Recipe, recipe_to_dict
-from snn.training.results import write_results
+from snn.training.recipe import Recipe, RecipeError, recipe_to_dict
 from snn.training.run_folder import RunFolder, is_first_process
 from snn.training.schedule import learning_rate_factor
 from snn.training.seeding import EVALUATE, WEIGHTS, derived_seed, set_all_generators
 from snn.training.trainer_arguments import trainer_arguments
 
 if TYPE_CHECKING:
-    from lightning.pytorch import Trainer
-
-    from snn.training.module import Parts
     from snn.training.recorder import Recorder
+
+
+class RunInterrupted(Exception):  # noqa: N818 - nothing went wrong
+    """Ctrl-C ended the run; the folder holds the last finished epoch."""
 
 
 def train(
@@ -59,80 +59,64 @@ def train(
     """
     if resume and overwrite:
         raise RecipeError("--resume and --overwrite exclude each other")
-    import_lightning()
-    from snn.training.recorder import Recorder
-
-    with _threads(recipe.threads), _quiet_lightning():
-        splits = load_splits(recipe.data, recipe.seed)
-        set_all_generators(derived_seed(recipe.seed, WEIGHTS))
-        network = build_network(recipe.network, splits.input_shape, splits.class_count)
-        _check_network(recipe, network, splits)
-        build_optimizer(recipe.optimizer, network)  # a wrong argument is found before the folder is touched
-        folder = RunFolder(Path(run_dir))
-        recorder = Recorder(folder, len(splits.val_rows) > 0, report)
-        trainer = _trainer(recipe, recorder, progress)
-        loaders = _loaders(recipe, splits, trainer.global_rank, trainer.world_size)
-        if is_first_process():
-            folder.open(recipe_to_dict(recipe), resume, overwrite)
-        _fit(trainer, _parts(recipe, network), loaders, folder.last if resume and folder.last.is_file() else None)
-        if not is_first_process():
-            return {}
-        return write_results(recipe, splits, network, folder, recorder.history, recorder.best_epoch())
+    folder = RunFolder(Path(run_dir))
+    splits = load_splits(recipe.data, recipe.seed)
+    set_all_generators(derived_seed(recipe.seed, WEIGHTS))
+    network = build_network(recipe.network, splits.input_shape, splits.class_count)
+    if recipe.bptt_steps is not None and "state" not in inspect.signature(network.forward).parameters:
+        raise RecipeError(
+            f"bptt_steps: {type(network).__name__}.forward has no argument 'state' to carry from chunk to chunk"
+        )
+    build_optimizer(recipe.optimizer, network)  # a wrong argument is found before the folder is touched
+    lightning = import_lightning()
+    arguments = trainer_arguments(recipe, lightning.Trainer, progress)
+    recorder = _fit(recipe, splits, network, folder, arguments, (resume, overwrite), report)
+    return _finish(recipe, splits, network, folder, recorder) if is_first_process() else {}
 
 
-def _check_network(recipe: Recipe, network: nn.Module, splits: Splits) -> None:
-    """Raise RecipeError unless the network maps two images to logits, and carries state where the recipe needs it."""
-    kind = type(network).__name__
-    T = recipe.encoding.steps
-    truncated = recipe.bptt_steps is not None and recipe.bptt_steps < T
-    if truncated and "state" not in inspect.signature(network.forward).parameters:
-        raise RecipeError(f"bptt_steps: {kind} cannot carry state; its forward must take state= and then return a pair")
-    images, _ = splits.train.batch(splits.train_rows[:2])
-    expected = (T, len(images), splits.class_count)
-    training = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            logits = network(encoded(images, recipe.encoding, derived_seed(recipe.seed, EVALUATE)))
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise RecipeError(f"network: {kind} fails on input {(T, *images.shape)}: {error}") from error
-    finally:
-        network.train(training)
-    if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != expected:
-        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise RecipeError(f"network: {kind} must return logits [T, B, classes] = {expected}, got {got}")
-
-
-def _trainer(recipe: Recipe, recorder: "Recorder", progress: bool) -> "Trainer":
+def _fit(
+    recipe: Recipe,
+    splits: Splits,
+    network: nn.Module,
+    folder: RunFolder,
+    arguments: dict[str, Any],
+    reuse: tuple[bool, bool],
+    report: Callable[[str], None],
+) -> "Recorder":
     from lightning.pytorch import Trainer
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
-    from snn.training.checkpoint import AtomicCheckpoints
-
-    arguments = trainer_arguments(recipe, Trainer, progress)
-    try:
-        return Trainer(**arguments, callbacks=[recorder], plugins=[AtomicCheckpoints()])
-    except (MisconfigurationException, ValueError, TypeError) as error:
-        raise RecipeError(f"accelerator, devices, num_nodes, strategy, precision or trainer: {error}") from error
-
-
-def _loaders(recipe: Recipe, splits: Splits, process: int, process_count: int) -> tuple[Any, list[Any]]:
-    """Return the training batches, and the test and validation batches, of one process."""
-    parts = [(splits.test, torch.arange(len(splits.test.labels)))]
-    if len(splits.val_rows):
-        parts.append((splits.train, splits.val_rows))
-    where = (recipe.data, recipe.seed, process, process_count)
-    return training_loader(splits, *where), [evaluation_loader(images, rows, *where) for images, rows in parts]
-
-
-def _fit(trainer: "Trainer", parts: "Parts", loaders: tuple[Any, list[Any]], checkpoint: Path | None) -> None:
     from lightning.pytorch.trainer.states import TrainerStatus
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+    from snn.training.checkpoint import AtomicCheckpoints
     from snn.training.module import TrainingModule
+    from snn.training.recorder import Recorder
 
+    _quieten_lightning()
+    recorder = Recorder(folder, len(splits.val_rows) > 0, report)
+    module = TrainingModule(_parts(recipe, network))
     try:
-        trainer.fit(TrainingModule(parts), *loaders, ckpt_path=checkpoint, weights_only=True)
+        trainer = Trainer(**arguments, callbacks=[recorder], plugins=[AtomicCheckpoints()])
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise RecipeError(f"accelerator, devices, num_nodes, strategy, precision or trainer: {error}") from error
+    process, process_count = trainer.global_rank, trainer.world_size
+    data, seed = recipe.data, recipe.seed
+    evaluations = [(splits.test, torch.arange(len(splits.test.labels)))]
+    if len(splits.val_rows):
+        evaluations.append((splits.train, splits.val_rows))
+    training = training_loader(splits, data, seed, process, process_count)
+    # The folder is touched only now that nothing in the recipe can be wrong any more.
+    resume, overwrite = reuse
+    if is_first_process():
+        folder.open(recipe_to_dict(recipe), resume, overwrite)
+    try:
+        trainer.fit(
+            module,
+            train_dataloaders=training,
+            val_dataloaders=[
+                evaluation_loader(images, rows, data, seed, process, process_count) for images, rows in evaluations
+            ],
+            ckpt_path=folder.last if resume and folder.last.is_file() else None,
+        )
     except MisconfigurationException as error:
         raise RecipeError(f"trainer: {error}") from error
     except SystemExit as error:
@@ -140,9 +124,12 @@ def _fit(trainer: "Trainer", parts: "Parts", loaders: tuple[Any, list[Any]], che
         if trainer.state.status == TrainerStatus.INTERRUPTED:
             raise RunInterrupted from error
         raise
+    if not recorder.history:
+        raise RecipeError("trainer: these arguments leave no training step")
+    return recorder
 
 
-def _parts(recipe: Recipe, network: nn.Module) -> "Parts":
+def _parts(recipe: Recipe, network: nn.Module) -> Any:
     from snn.training.module import Parts
 
     def loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -165,28 +152,56 @@ def _parts(recipe: Recipe, network: nn.Module) -> "Parts":
     )
 
 
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(before if count is None else count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _finish(
+    recipe: Recipe, splits: Splits, network: nn.Module, folder: RunFolder, recorder: "Recorder"
+) -> dict[str, Any]:
+    from snn.training.checkpoint import load_checkpoint
+
+    history = recorder.history
+    selected = recorder.best_epoch() if recorder.has_validation else len(history)
+    # With several machines the weights may live elsewhere by now; the files are what counts.
+    source = folder.best if recorder.has_validation else folder.last
+    weights = load_checkpoint(source)["state_dict"]
+    network.cpu().float().load_state_dict({key.removeprefix("network."): value for key, value in weights.items()})
+    row = history[selected - 1]
+    draw_accuracy(history, selected, recipe.data.name, folder.accuracy_picture)
+    _draw_examples(recipe, splits, network, folder.raster_picture)
+    rate, T = row["spikes_per_neuron_per_step"], recipe.encoding.steps
+    metrics = {
+        "test_accuracy": row["test_accuracy"],
+        "test_accuracy_is_of": f"epoch {selected}, "
+        + ("best on validation" if recorder.has_validation else "the last"),
+        "train_seconds": round(sum(entry["seconds"] for entry in history), 3),
+        "seconds_per_epoch": round(statistics.median(entry["seconds"] for entry in history), 3),
+        "epochs": len(history),
+        "spikes_per_neuron_per_step": rate,
+        "spikes_per_neuron": rate * T,
+        "spike_rates": row["spike_rates"],
+        "T": T,
+        "seed": recipe.seed,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "data": recipe.data.name,
+        "data_source": splits.train.source,
+        "train_images": len(splits.train_rows),
+        "validation_images": len(splits.val_rows),
+        "test_images": len(splits.test.labels),
+    }
+    folder.write_metrics(metrics)
+    return metrics
 
 
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Silence hints about loggers, loader workers and idle devices; the run has decided on all of them."""
-    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            for category in (UserWarning, FutureWarning, DeprecationWarning):
-                warnings.filterwarnings("ignore", module=r"lightning\.", category=category)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+def _draw_examples(recipe: Recipe, splits: Splits, network: nn.Module, path: Path) -> None:
+    labels = splits.test.labels
+    # The first image of each of four classes spread over all of them.
+    wanted = torch.linspace(0, splits.class_count - 1, min(4, splits.class_count)).round().long().tolist()
+    rows = torch.tensor([int((labels == label).nonzero()[0]) for label in wanted if bool((labels == label).any())])
+    images, shown = splits.test.batch(rows)
+    x = encoded(images, recipe.encoding, derived_seed(recipe.seed, EVALUATE))
+    draw_raster(network, x, shown.tolist(), splits.test.classes, path)
+
+
+def _quieten_lightning() -> None:
+    # Hints about loggers, loader workers and available devices, none of which this script leaves open.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"lightning\.(pytorch|fabric).*", category=UserWarning)

@@ -11,15 +11,14 @@ from typing import Any
 
 import yaml
 
-from snn.training.atomic_write import remove_leftovers, write_text
+from snn.training.atomic_write import is_leftover, remove_leftovers, write_text
 from snn.training.environment import environment
-from snn.training.errors import RecipeError
-from snn.training.yaml_values import read_yaml
+from snn.training.recipe import RecipeError
 
 _FILES = ("config.yaml", "environment.json", "metrics.csv", "metrics.json", "accuracy.png", "raster.png")
 _FOLDERS = ("checkpoints", "tensorboard")
 # Where a run is computed, which a continued run may change.
-_PLACE = ("accelerator", "devices", "num_nodes", "strategy", "trainer")
+_PLACE = ("accelerator", "devices", "num_nodes", "strategy")
 
 
 class RunFolder:
@@ -58,7 +57,7 @@ class RunFolder:
             else:
                 self._require_same(recipe)
                 remove_leftovers(self.path)
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif self.path.is_dir() and any(not is_leftover(path) for path in self.path.iterdir()):
             raise RecipeError(f"--run-dir: {self.path} holds files that are not a run; choose another folder")
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.config, yaml.safe_dump(dict(recipe), sort_keys=False))
@@ -72,7 +71,7 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
 
     def _require_same(self, recipe: Mapping[str, Any]) -> None:
-        saved = read_yaml(self.config.read_text(encoding="utf-8"))
+        saved = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         for key, before, now in _differences(saved, recipe):
             if key.split(".")[0] not in _PLACE and key not in ("data.root", "data.workers"):
                 raise RecipeError(

@@ -9,6 +9,11 @@ from spikingjelly.activation_based.base import MemoryModule
 from torch import nn
 
 
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """Return the type for long sums: float64, which Apple's devices do not have."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def memory_layers(network: nn.Module) -> dict[str, nn.Module]:
     """Return the outermost layers with memory, by a short name: the part of the path that tells them apart."""
     found: dict[str, nn.Module] = {}
@@ -52,11 +57,12 @@ class SpikeCounter:
     def _hook(self, name: str) -> Any:
         def count(module: nn.Module, inputs: Any, output: Any) -> None:
             z = output[0] if isinstance(output, tuple) else output
-            if name not in self._sums and not bool((z == z.round()).all()):
+            if name not in self._silent and not bool((z == z.round()).all()):
                 self._silent.add(name)
+                self._sums.pop(name, None)
             if name in self._silent:
                 return
-            self._sums[name] = self._sums.get(name, 0) + z.abs().sum(dtype=torch.float64)
+            self._sums[name] = self._sums.get(name, 0) + z.abs().sum(dtype=sum_dtype(z.device))
             self._sizes[name] = self._sizes.get(name, 0) + z.numel()
 
         return count

@@ -3,8 +3,8 @@
 import inspect
 from typing import Any
 
-from snn.training.errors import RecipeError, suggestion
-from snn.training.recipe import Recipe
+from snn.errors import closest
+from snn.training.recipe import Recipe, RecipeError
 
 # Decided by the recipe's own keys or by the run folder.
 _OWN = {
@@ -48,7 +48,7 @@ def trainer_arguments(recipe: Recipe, trainer_class: type, progress: bool) -> di
         if key in ("accelerator", "devices", "num_nodes", "strategy", "precision"):
             raise RecipeError(f"trainer.{key}: give it as {key}, outside trainer")
         if key not in accepted:
-            raise RecipeError(f"trainer.{key}: not an argument that can be passed on; {suggestion(key, accepted)}")
+            raise RecipeError(f"trainer.{key}: not an argument that can be passed on{closest(key, accepted)}")
     return {
         "accelerator": recipe.accelerator,
         "devices": recipe.devices,

@@ -1,52 +1,74 @@
-"""Recipes and commands shared by the tests of training."""
+"""Fixtures of the training tests: a command that runs here, and one that runs in a process that may be killed."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pytest
+import tiny_data
+import torch
 
-from snn.training.recipe import DataOptions, EncodingOptions, Recipe
+from snn.training.command_line import main
+from snn.training.lightning_import import import_lightning
 
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def small_recipe() -> Callable[..., Recipe]:
-    """A recipe of seconds in which every use of random numbers has a part; keys given replace its own."""
-
-    def recipe(**given: Any) -> Recipe:
-        base: dict[str, Any] = {
-            "data": DataOptions("digits", batch_size=96, shift=1),
-            "encoding": EncodingOptions("rate", 3),
-            "network": {"class": "SpikingMLP", "hidden": [32], "batch_norm": True, "dropout": 0.2},
-            "optimizer": {"class": "AdamW", "lr": 0.01},
-            "epochs": 2,
-            "threads": 1,
-        }
-        return Recipe(**{**base, **given})
-
-    return recipe
+import_lightning()  # first, in the way that copes with a torchvision of another build
 
 
-@pytest.fixture
-def command_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Environment in which a child process finds the packages, and this folder for data sets of the tests."""
-    paths = [str(ROOT), str(ROOT / "datasets"), str(Path(__file__).parent)]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """The networks are so small that a second thread only waits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
-@pytest.fixture
-def train_script(command_environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run scripts/train.py to its end."""
+class Ended(NamedTuple):
+    code: int
+    text: str
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, env=command_environment, timeout=300)
 
-    return run
+@pytest.fixture(scope="session")
+def in_child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ended]]:
+    """Run `spikeloop train ARGUMENTS` in a process of its own, forked from one that has imported everything."""
+    changed = {
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)]),
+        "SPIKELOOP_TEST_PRELOAD": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    before = {key: os.environ.get(key) for key in changed}
+    os.environ.update(changed)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tiny_data"])
+    logs = tmp_path_factory.mktemp("logs")
+
+    def run(arguments: list[str], end: str = "", die_while_saving: bool = False) -> Ended:
+        log = logs / f"{len(list(logs.iterdir()))}.txt"
+        child = context.Process(target=tiny_data.run_in_child, args=(arguments, end, die_while_saving, str(log)))
+        child.start()
+        child.join(120)
+        if child.exitcode is None:
+            child.kill()
+            pytest.fail(f"the child process did not end; it wrote:\n{log.read_text()}")
+        return Ended(child.exitcode, log.read_text())
+
+    yield run
+    for key, value in before.items():
+        if value is None:
+            os.environ.pop(key, None)
+        else:
+            os.environ[key] = value
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an uninterrupted run; only to be read."""
+    folder = tmp_path_factory.mktemp("finished")
+    arguments = ["--config", str(tiny_data.recipe_file(folder)), "--run-dir", str(folder / "run")]
+    assert main(arguments) == 0
+    return folder / "run"

@@ -1,165 +1,151 @@
-"""A run that was killed and continued equals the run that was not."""
+"""A run that was ended from outside and continued equals the run that was not."""
 
 from __future__ import annotations
 
 import csv
+import json
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 import torch
-import yaml
+from tiny_data import recipe_file
 
-from snn.training.recipe import DataOptions, Recipe, recipe_to_dict
-from snn.training.run import train
+from snn.training.checkpoint import AtomicCheckpoints, load_checkpoint
+from snn.training.command_line import main
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
-
-
-def without_seconds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+TIMES = ("seconds", "train_seconds", "seconds_per_epoch")
 
 
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    with (folder / "metrics.csv").open(newline="") as file:
-        return without_seconds(list(csv.DictReader(file)))
-
-
-def different_places(a: Any, b: Any, place: str = "") -> list[str]:
-    """Where two nested values differ by as much as one bit."""
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        return [] if a.dtype == b.dtype and torch.equal(a, b) else [place]
-    if isinstance(a, dict) and isinstance(b, dict):
+def differences(a: Any, b: Any, place: str = "") -> list[str]:
+    """Return the places where two nested structures differ in any bit, times of the clock aside."""
+    if isinstance(a, torch.Tensor):
+        return [] if isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b) else [place]
+    if isinstance(a, dict):
         if a.keys() != b.keys():
-            return [f"{place} keys"]
-        return [found for key in a for found in different_places(a[key], b[key], f"{place}/{key}")]
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+            return [f"{place}: {sorted(a)} and {sorted(b)}"]
+        return [entry for key in a if key not in TIMES for entry in differences(a[key], b[key], f"{place}/{key}")]
+    if isinstance(a, list | tuple):
         if len(a) != len(b):
-            return [f"{place} length"]
-        pairs = zip(a, b, strict=True)
-        return [found for i, (x, y) in enumerate(pairs) for found in different_places(x, y, f"{place}/{i}")]
-    return [] if a == b else [place]
+            return [f"{place}: {len(a)} and {len(b)} entries"]
+        return [entry for i, pair in enumerate(zip(a, b, strict=True)) for entry in differences(*pair, f"{place}/{i}")]
+    return [] if a == b else [f"{place}: {a!r} and {b!r}"]
 
 
-def assert_same_end(folder: Path, other: Path) -> None:
-    """Weights, buffers, optimiser, schedule, generators and history are equal bit for bit."""
-    for name in ("last.ckpt", "best.ckpt"):
-        a, b = (torch.load(path / "checkpoints" / name, weights_only=True) for path in (folder, other))
-        for content in (a, b):
-            (callback,) = content["callbacks"].values()
-            callback["history"] = without_seconds(callback["history"])
-            content["spikeloop"].pop("environment")
-        for key in (
-            "state_dict",
-            "optimizer_states",
-            "lr_schedulers",
-            "spikeloop",
-            "callbacks",
-            "epoch",
-            "global_step",
-        ):
-            assert different_places(a[key], b[key], key) == []
-    assert rows_of(folder) == rows_of(other)
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return [{key: value for key, value in row.items() if key not in TIMES} for row in csv.DictReader(file)]
 
 
-def start(folder: Path, config: Path, environment: dict[str, str], *flags: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(SCRIPT), "--config", str(config), "--run-dir", str(folder), *flags]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+def require_equal(folder: Path, finished: Path) -> None:
+    for name in ("last", "best"):
+        one, two = (load_checkpoint(run / "checkpoints" / f"{name}.ckpt") for run in (folder, finished))
+        assert {"state_dict", "optimizer_states", "lr_schedulers", "spikeloop"} <= one.keys()
+        assert one["optimizer_states"][0]["state"], "the optimiser has state to compare"
+        for checkpoint in (one, two):
+            checkpoint.pop("loops")  # counts batches of the interrupted epoch, compared by what follows from them
+        assert differences(one, two) == []
+    assert rows(folder) == rows(finished)
+    assert [row["epoch"] for row in rows(folder)] == ["1", "2", "3", "4"]
+    one, two = (json.loads((run / "metrics.json").read_text()) for run in (folder, finished))
+    assert differences(one, two) == []
 
 
-def stop_after(process: subprocess.Popen[str], line_start: str, wait: float, what: signal.Signals) -> tuple[str, str]:
-    """Send a signal some time after the line that begins so; return all of stdout and stderr."""
-    assert isinstance(process.stdout, IO) or process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if line.startswith(line_start):
-            time.sleep(wait)
-            process.send_signal(what)
-            break
-    rest, errors = process.communicate(timeout=120)
-    return "".join(lines) + rest, errors
-
-
-@pytest.fixture
-def slow_run(small_recipe: Callable[..., Recipe], tmp_path: Path) -> tuple[Recipe, Path]:
-    """A recipe whose epochs take about half a second, in memory and as a file."""
-    recipe = small_recipe(data=DataOptions("slow_digits:load", batch_size=96, shift=1), epochs=4)
-    config = tmp_path / "slow.yaml"
-    config.write_text(yaml.safe_dump(recipe_to_dict(recipe)))
-    return recipe, config
-
-
-@pytest.fixture
-def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-
-
-@pytest.mark.usefixtures("importable")
-def test_killed_then_interrupted_then_continued_equals_uninterrupted(
-    slow_run: tuple[Recipe, Path], tmp_path: Path, command_environment: dict[str, str]
+@pytest.mark.parametrize(
+    ("end", "epochs_done"),
+    [("SIGKILL 0 2", 0), ("SIGKILL 2 0", 2), ("SIGKILL 2 3", 2)],
+    ids=["in the first epoch", "after an epoch", "in the middle of an epoch"],
+)
+def test_killed_and_resumed_equals_uninterrupted(
+    end: str, epochs_done: int, in_child: Callable[..., Any], finished_run: Path, tmp_path: Path
 ) -> None:
-    recipe, config = slow_run
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    train(recipe, whole, report=lambda line: None)
-
-    killed = start(broken, config, command_environment)
-    stop_after(killed, "epoch 1/4", 0.25, signal.SIGKILL)
-    assert killed.returncode == -signal.SIGKILL
-    assert [row["epoch"] for row in rows_of(broken)] == ["1"]
-    assert not (broken / "metrics.json").exists()
-
-    interrupted = start(broken, config, command_environment, "--resume")
-    output, errors = stop_after(interrupted, "epoch 2/4", 0.25, signal.SIGINT)
-    assert interrupted.returncode == 130
-    assert "epoch 1/4" not in output
-    assert "Traceback" not in errors
-    assert f"spikeloop train --run-dir {broken} --resume" in errors
-    assert [row["epoch"] for row in rows_of(broken)] == ["1", "2"]
-
-    # As the message says: without the recipe, which the folder holds.
-    last = [sys.executable, str(SCRIPT), "--run-dir", str(broken), "--resume"]
-    done = subprocess.run(last, capture_output=True, text=True, env=command_environment, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert_same_end(whole, broken)
-    assert not list(broken.rglob("*.tmp"))
-    metrics = [(folder / "metrics.json").read_text() for folder in (whole, broken)]
-    assert len({text[: text.index('"train_seconds"')] for text in metrics}) == 1
+    folder = tmp_path / "run"
+    assert in_child(["--config", str(recipe_file(tmp_path)), "--run-dir", str(folder)], end).code == -signal.SIGKILL
+    assert not (folder / "metrics.json").exists()
+    last = folder / "checkpoints" / "last.ckpt"
+    assert (len(rows(folder)) if last.exists() else 0) == epochs_done
+    assert main(["--run-dir", str(folder), "--resume"]) == 0
+    require_equal(folder, finished_run)
 
 
-@pytest.mark.usefixtures("importable")
-@pytest.mark.slow
-@pytest.mark.parametrize("wait", [0.0, 0.02, 0.1, 0.4, 0.5])
-def test_the_moment_of_the_kill_does_not_matter(
-    wait: float, slow_run: tuple[Recipe, Path], tmp_path: Path, command_environment: dict[str, str]
+def test_killed_while_writing_a_checkpoint_reads_the_one_before(
+    in_child: Callable[..., Any], finished_run: Path, tmp_path: Path
 ) -> None:
-    recipe, config = slow_run
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    train(recipe, whole, report=lambda line: None)
-    stop_after(start(broken, config, command_environment), "epoch 2/4", wait, signal.SIGKILL)
-    train(recipe, broken, resume=True, report=lambda line: None)
-    assert_same_end(whole, broken)
+    folder = tmp_path / "run"
+    ended = in_child(["--config", str(recipe_file(tmp_path)), "--run-dir", str(folder)], die_while_saving=True)
+    assert ended.code == -signal.SIGKILL, ended.text
+    leftovers = list(folder.rglob(".*.tmp"))
+    assert len(leftovers) == 1
+    with pytest.raises((RuntimeError, EOFError, OSError)):
+        torch.load(leftovers[0])
+    for name in ("last", "best"):
+        load_checkpoint(folder / "checkpoints" / f"{name}.ckpt")
+    assert main(["--run-dir", str(folder), "--resume"]) == 0
+    assert list(folder.rglob(".*.tmp")) == []
+    require_equal(folder, finished_run)
 
 
-def test_a_run_cut_before_its_first_epoch_starts_again(small_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    train(small_recipe(), whole, report=lambda line: None)
-    cut.mkdir()
-    (cut / "config.yaml").write_bytes((whole / "config.yaml").read_bytes())
-    (cut / "checkpoints").mkdir()
-    (cut / "checkpoints" / ".last.ckpt.1.tmp").write_bytes(b"half")
-    train(small_recipe(), cut, resume=True, report=lambda line: None)
-    assert_same_end(whole, cut)
-    assert not list(cut.rglob("*.tmp"))
+def test_ctrl_c_ends_with_130_and_says_how_to_continue(
+    in_child: Callable[..., Any], finished_run: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    ended = in_child(["--config", str(recipe_file(tmp_path)), "--run-dir", str(folder)], "SIGINT 2 1")
+    assert ended.code == 130, ended.text
+    assert "Traceback" not in ended.text
+    assert f"interrupted; continue with: spikeloop train --run-dir {folder} --resume" in ended.text
+    assert load_checkpoint(folder / "checkpoints" / "last.ckpt")["epoch"] == 1
+    assert len(rows(folder)) == 2
+    assert main(["--run-dir", str(folder), "--resume"]) == 0
+    require_equal(folder, finished_run)
 
 
-def test_continuing_a_finished_run_trains_nothing(small_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
-    first = train(small_recipe(), tmp_path, report=lambda line: None)
-    lines: list[str] = []
-    assert train(small_recipe(), tmp_path, resume=True, report=lines.append) == first
-    assert lines == []
+def test_resuming_a_finished_run_changes_nothing(finished_run: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run, folder)
+    assert main(["--run-dir", str(folder), "--resume"]) == 0
+    require_equal(folder, finished_run)
+
+
+def test_resume_of_a_folder_without_run_starts_one(finished_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".config.yaml.123.tmp").write_text("epo")  # killed before the first file was whole
+    assert main(["--config", str(recipe_file(tmp_path)), "--run-dir", str(folder), "--resume"]) == 0
+    require_equal(folder, finished_run)
+
+
+@pytest.mark.parametrize("change", ["--epochs=5", "--seed=1", "--optimizer.lr=0.02", "--trainer.benchmark=true"])
+def test_resume_with_another_recipe_is_refused(
+    change: str, finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--run-dir", str(finished_run), "--resume", change]) == 2
+    key = change[2:].split("=")[0]
+    error = capsys.readouterr().err
+    assert f"--resume: {key} was" in error
+    assert "--overwrite" in error
+
+
+def test_failed_save_leaves_the_old_checkpoint_and_no_leftover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "last.ckpt"
+    files = AtomicCheckpoints()
+    files.save_checkpoint({"epoch": 1}, path)
+
+    def half_save(content: Any, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", half_save)
+    with pytest.raises(OSError, match="no space"):
+        files.save_checkpoint({"epoch": 2}, path)
+    assert load_checkpoint(path) == {"epoch": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_checkpoints_with_code_in_them_are_refused(tmp_path: Path) -> None:
+    torch.save({"state_dict": Path("a")}, tmp_path / "bad.ckpt")
+    with pytest.raises(Exception, match=r"[Ww]eights"):
+        load_checkpoint(tmp_path / "bad.ckpt")

@@ -1,0 +1,240 @@
+"""From scalar steps to a Numba module: one fused loop for each neuron model, and the run loop around them.
+
+The generated module is a readable file in the cache folder of the user, named after a hash of its text and of the kernel
+modules it uses; Numba keeps its compiled code beside it, so a second process starts at once.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import os
+import sys
+import tempfile
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from neuromorphic.engine.layout import TILE
+from neuromorphic.engine.models import NeuronModel
+
+_FOLDER = Path(__file__).parent
+_KERNELS = ("scalar_operations", "counter_rng", "stimuli", "step", "barrier", "views", "delivery", "long_term")
+_DEPENDENCIES = (*(f"kernels/{name}.py" for name in _KERNELS), "layout.py", "plasticity.py")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One generated loop: a model, its scalar constants in order, and those that have one value per neuron."""
+
+    model: NeuronModel
+    scalars: tuple[str, ...]
+    vectors: tuple[str, ...]
+
+
+class _Rename(ast.NodeTransformer):
+    """``s.v`` -> ``s_v``, ``x["in"]`` -> ``x_in``, numbers -> ``real(number)``."""
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        if isinstance(node.value, ast.Name) and node.value.id in ("s", "x", "c"):
+            return ast.Name(f"{node.value.id}_{node.attr}", ast.Load())
+        raise TypeError(f"step: attribute {node.attr!r} is not a state, an input or a constant")
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        if (
+            isinstance(node.value, ast.Name)
+            and node.value.id in ("s", "x", "c")
+            and isinstance(node.slice, ast.Constant)
+            and isinstance(node.slice.value, str)
+        ):
+            return ast.Name(f"{node.value.id}_{node.slice.value}", ast.Load())
+        raise TypeError("step: only s, x and c may be indexed, by a name")
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        if isinstance(node.value, bool) or not isinstance(node.value, int | float):
+            return node
+        return ast.Call(ast.Name("real", ast.Load()), [ast.Constant(float(node.value))], [])
+
+
+def scalar_body(model: NeuronModel) -> str:
+    """Statements of one step on scalars: reads s_*, x_*, c_*; writes n_* for each state and ``z``."""
+    if model.body is not None:
+        return model.body
+    tree = ast.parse(textwrap.dedent(inspect.getsource(model.step)))
+    function = tree.body[0]
+    assert isinstance(function, ast.FunctionDef)
+    lines = []
+    for statement in function.body:
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+            continue  # docstring
+        if isinstance(statement, ast.Assign):
+            lines.append(ast.unparse(ast.fix_missing_locations(_Rename().visit(statement))))
+        elif isinstance(statement, ast.Return):
+            assert isinstance(statement.value, ast.Tuple)
+            spike, new = statement.value.elts
+            assert isinstance(new, ast.Dict)
+            lines.append(f"z = {ast.unparse(ast.fix_missing_locations(_Rename().visit(spike)))}")
+            for key, value in zip(new.keys, new.values, strict=True):
+                assert isinstance(key, ast.Constant)
+                assert isinstance(key.value, str)
+                lines.append(f"n_{key.value} = {ast.unparse(ast.fix_missing_locations(_Rename().visit(value)))}")
+        else:
+            raise TypeError(f"{model.name}: step may only assign and return, found {type(statement).__name__}")
+    return "\n".join(lines)
+
+
+def _update_source(index: int, kind: Kind) -> str:
+    model = kind.model
+    states, receptors = list(model.states), list(model.receptors)
+    before = [f"c_{name} = constants[{k}]" for k, name in enumerate(kind.scalars)]
+    reads = [f"s_{name} = tile[{k * TILE} + i]" for k, name in enumerate(states)]
+    reads += [f"x_{name} = input_{k}[i]" for k, name in enumerate(receptors)]
+    first = len(states)
+    reads += [f"c_{name} = tile[{(first + k) * TILE} + i]" for k, name in enumerate(kind.vectors)]
+    writes = [f"tile[{k * TILE} + i] = n_{name}" for k, name in enumerate(states)]
+    writes += [f"input_{k}[i] = real(0.0)" for k in range(len(receptors))]
+    channels = ", ".join(f"input_{k}" for k in range(len(receptors)))
+    loop = "\n".join([*reads, scalar_body(model), *writes, "flags[i] = z"])
+    return (
+        '@njit(cache=True, _nrt=False, error_model="numpy")\n'
+        f"def update_{index}(tile, {channels}, n, constants, flags):\n"
+        f'    """{model.name}: {model.equation}"""\n'
+        + textwrap.indent("\n".join(before), "    ")
+        + "\n    for i in range(n):\n"
+        + textwrap.indent(loop, "        ")
+        + "\n"
+    )
+
+
+_HEADER = '''"""Generated by neuromorphic.engine.codegen; do not edit."""
+
+import numpy as np
+from numba import njit
+
+from neuromorphic.engine.kernels.barrier import meet
+from neuromorphic.engine.kernels.delivery import deliver
+from neuromorphic.engine.kernels.scalar_operations import exp, exp_decay, maximum, minimum, select
+from neuromorphic.engine.kernels.step import add_drives, collect, emit_sources, merge_lists, sample
+
+real = np.{dtype}
+TILE = {tile}
+'''
+
+_RUN = '''
+@njit(cache=True, _nrt=False, error_model="numpy")
+def update_block(b, begin, step, m, layout, drives, lists, samplers, state, constants, ring, scratch):
+    """Advance the neurons of block b by m steps from ``step``; spikes go to the block's list."""
+    position = 0
+    ids, flags = scratch.ids[b], scratch.flags[b]
+    slots = layout.slots[0]
+    for j in range(m):
+        t = step + j + 1
+        slot = layout.block_base[b] + (t % slots) * layout.block_cells[b]
+        for p in range(layout.kind.shape[0]):
+            before = position
+            kind = layout.kind[p]
+            if kind < 0:
+                position = emit_sources(layout, drives, lists, p, b, t, scratch, position)
+            else:
+                low = layout.bounds[p, b]
+                count = layout.bounds[p, b + 1] - low
+                size, stride = layout.rows[p] * TILE, layout.stride[p, b]
+                numbers = constants[layout.constant_start[p]:]
+                for first in range(0, count, TILE):
+                    n = min(TILE, count - first)
+                    start = layout.tile_start[p, b] + first // TILE * size
+                    tile = state[start : start + size]
+                    cell = slot + layout.cell_start[p, b] + first
+                    add_drives(drives, p, t, low + first, n, ring, cell, stride, scratch.words[b], scratch.counts[b])
+{dispatch}
+                    position = collect(flags, n, layout.first_id[p] + low + first, ids, position)
+            scratch.segments[b, j, p] = position - before
+        sample(samplers, b, t, begin, state)
+
+
+@njit(cache=True, _nrt=False, error_model="numpy", nogil=True)
+def advance(b, step, n_steps, chunk, layout, tables, {plastic}drives, lists, samplers, state, constants, ring, buffers,
+            log_step, log_id, counts, cells):
+    """Advance block b by n_steps, or fewer when the spike log fills; returns (steps done, spikes logged).
+
+    Every block runs this function in its own thread. A chunk of at most the shortest delay is computed by all blocks;
+    then they meet, each merges the lists of all into its own log [b], and delivers these spikes to its own targets
+    before it goes on. Two sets of lists alternate, so that one meeting for each chunk is enough. The last chunk is
+    delivered before returning: no spike is pending between two calls.
+    """
+    blocks = layout.block_cells.shape[0]
+    steps, ids = log_step[b], log_id[b]
+    done, logged, turn = 0, 0, 0
+    reserve = chunk * layout.first_id[-1]
+    while done < n_steps and logged + reserve <= ids.shape[0]:
+        m = min(chunk, n_steps - done)
+        now = step + done
+        scratch = buffers[turn]
+        update_block(b, step, now, m, layout, drives, lists, samplers, state, constants, ring, scratch)
+        meet(cells, blocks)
+        first = logged
+        logged = merge_lists(scratch, b, m, now, steps, ids, logged, counts[b])
+        deliver(b, layout, tables, ring, steps, ids, first, logged)
+{learn}        done += m
+        turn = 1 - turn
+    return done, logged
+'''
+
+_LEARN = "        deliver_plastic(b, now, chunk, layout, tables, plastic, ring, steps, ids, first, logged)\n"
+
+
+def module_source(kinds: Sequence[Kind], dtype: str, plastic: bool) -> str:
+    """Text of the module for a set of neuron kinds."""
+    parts = [_HEADER.format(dtype=dtype, tile=TILE)]
+    if plastic:
+        parts.append("from neuromorphic.engine.kernels.long_term import deliver_plastic  # noqa: E402\n")
+    parts += [_update_source(k, kind) for k, kind in enumerate(kinds)]
+    dispatch = []
+    for k, kind in enumerate(kinds):
+        places = ["cell", *(f"cell + {r} * stride" for r in range(1, len(kind.model.receptors)))]
+        channels = ", ".join(f"ring[{place} : {place} + n]" for place in places)
+        dispatch.append(f"{'el' if k else ''}if kind == {k}:\n    update_{k}(tile, {channels}, n, numbers, flags)")
+    parts.append(
+        _RUN.format(
+            dispatch=textwrap.indent("\n".join(dispatch) or "pass", " " * 20),
+            plastic="plastic, " if plastic else "",
+            learn=_LEARN if plastic else "",
+        )
+    )
+    return "\n\n".join(parts)
+
+
+def cache_folder() -> Path:
+    """Where generated modules are kept."""
+    from platformdirs import user_cache_dir
+
+    return Path(user_cache_dir("spikeloop")) / "engine"
+
+
+def load(kinds: Sequence[Kind], dtype: str, plastic: bool) -> ModuleType:
+    """The compiled-on-demand module for these kinds, from the cache folder when its text is already there."""
+    source = module_source(kinds, dtype, plastic)
+    digest = hashlib.sha256(source.encode())
+    for name in _DEPENDENCIES:
+        digest.update((_FOLDER / name).read_bytes())
+    name = f"spikeloop_engine_{digest.hexdigest()[:20]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    path = cache_folder() / f"{name}.py"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        with os.fdopen(handle, "w") as file:
+            file.write(source)
+        os.replace(temporary, path)
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,1 @@
+"""Numba kernels of the engine. Importing a module of this folder loads Numba."""
