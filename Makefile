@@ -31,6 +31,7 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python scripts/bench/neurons.py --json $(RUNS)/bench-neurons.json
+	$(BIN)/python scripts/bench/startup.py --json $(RUNS)/bench-startup.json
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

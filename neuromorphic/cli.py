@@ -11,9 +11,16 @@ def _train(arguments: Sequence[str]) -> int:
     return train_main(arguments)
 
 
+def _simulate(arguments: Sequence[str]) -> int:
+    from neuromorphic.engine.simulate_cli import main as simulate_main
+
+    return simulate_main(arguments)
+
+
 # Subcommand: what it does, and the function that takes its arguments and returns the exit code.
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "train": ("train a spiking network from a recipe", _train),
+    "simulate": ("simulate a ready network of point neurons", _simulate),
 }
 
 

@@ -17,5 +17,6 @@ class UnsupportedError(NotImplementedError):
 def closest(name: str, known: Iterable[str]) -> str:
     """ "; did you mean 'x'?" for the known name most like `name`, or the list of known names."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; accepted: {', '.join(names)}"
+    folded = {other.casefold(): other for other in names}
+    near = difflib.get_close_matches(name.casefold(), folded, n=1)
+    return f"; did you mean {folded[near[0]]!r}?" if near else f"; accepted: {', '.join(names)}"
