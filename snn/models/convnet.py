@@ -63,7 +63,7 @@ class SpikingConvNet(nn.Module):
         layers["flatten"] = nn.Flatten()
         layers["linear"] = nn.Linear(C * H * W, hidden, bias=False)
         layers["norm"] = nn.BatchNorm1d(hidden)
-        layers["neuron"] = make_neuron(neuron)
+        layers["neuron"] = make_neuron(neuron, hidden)
         self.stack = Stack({**layers, **readout_layers(hidden, classes, readout)})
 
     def forward(self, x: torch.Tensor, state: StackState | NotCarried | None = NOT_CARRIED) -> Any:

@@ -53,7 +53,7 @@ class SpikingMLP(nn.Module):
             layers[f"linear{number}"] = nn.Linear(features, size, bias=not batch_norm)
             if batch_norm:
                 layers[f"norm{number}"] = nn.BatchNorm1d(size)
-            layers[f"neuron{number}"] = make_neuron(neuron)
+            layers[f"neuron{number}"] = make_neuron(neuron, size)
             if dropout:
                 layers[f"dropout{number}"] = nn.Dropout(dropout)
             features = size

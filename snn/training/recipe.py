@@ -119,6 +119,8 @@ class Recipe:
         num_nodes: number of machines.
         strategy: Lightning's strategy (auto, ddp, ...).
         precision: Lightning's precision (32-true, bf16-mixed, 16-mixed, 64-true, ...).
+        threads: threads of torch and of the neuron kernels on the CPU; null leaves torch's choice, one per core. A small
+            network is as fast with one, and does not wait for a core that another program keeps busy.
         trainer: further arguments of lightning.Trainer.
     """
 
@@ -137,6 +139,7 @@ class Recipe:
     num_nodes: int = 1
     strategy: str = "auto"
     precision: str = "32-true"
+    threads: int | None = None
     trainer: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -146,6 +149,7 @@ class Recipe:
         _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "> 0 or null", self.clip_norm)
         _require(self.epochs >= 1, "epochs", ">= 1", self.epochs)
         _require(0 <= self.seed < 2**63, "seed", "in [0, 2**63)", self.seed)
+        _require(self.threads is None or self.threads >= 1, "threads", ">= 1 or null", self.threads)
         _require(self.num_nodes >= 1, "num_nodes", ">= 1", self.num_nodes)
         warmup = self.schedule.warmup_epochs
         _require(warmup <= self.epochs, "schedule.warmup_epochs", f"at most epochs = {self.epochs}", warmup)

@@ -1,11 +1,11 @@
 """One training run, from a recipe to a full run folder."""
 
-import inspect
 import logging
 import math
 import statistics
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from snn.training.environment import environment
 from snn.training.figures import draw_accuracy, draw_raster
 from snn.training.lightning_import import import_lightning
 from snn.training.loss import sequence_cross_entropy
+from snn.training.network_check import check_network
 from snn.training.recipe import Recipe, RecipeError, recipe_to_dict
 from snn.training.run_folder import RunFolder, is_first_process
 from snn.training.schedule import learning_rate_factor
@@ -60,18 +61,26 @@ def train(
     if resume and overwrite:
         raise RecipeError("--resume and --overwrite exclude each other")
     folder = RunFolder(Path(run_dir))
-    splits = load_splits(recipe.data, recipe.seed)
-    set_all_generators(derived_seed(recipe.seed, WEIGHTS))
-    network = build_network(recipe.network, splits.input_shape, splits.class_count)
-    if recipe.bptt_steps is not None and "state" not in inspect.signature(network.forward).parameters:
-        raise RecipeError(
-            f"bptt_steps: {type(network).__name__}.forward has no argument 'state' to carry from chunk to chunk"
-        )
-    build_optimizer(recipe.optimizer, network)  # a wrong argument is found before the folder is touched
-    lightning = import_lightning()
-    arguments = trainer_arguments(recipe, lightning.Trainer, progress)
-    recorder = _fit(recipe, splits, network, folder, arguments, (resume, overwrite), report)
-    return _finish(recipe, splits, network, folder, recorder) if is_first_process() else {}
+    with _threads(recipe.threads):
+        splits = load_splits(recipe.data, recipe.seed)
+        set_all_generators(derived_seed(recipe.seed, WEIGHTS))
+        network = build_network(recipe.network, splits.input_shape, splits.class_count)
+        check_network(recipe, network, splits)
+        build_optimizer(recipe.optimizer, network)  # a wrong argument is found before the folder is touched
+        lightning = import_lightning()
+        arguments = trainer_arguments(recipe, lightning.Trainer, progress)
+        recorder = _fit(recipe, splits, network, folder, arguments, (resume, overwrite), report)
+        return _finish(recipe, splits, network, folder, recorder) if is_first_process() else {}
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _fit(
@@ -204,4 +213,5 @@ def _quieten_lightning() -> None:
     # Hints about loggers, loader workers and available devices, none of which this script leaves open.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module=r"lightning\.(pytorch|fabric).*", category=UserWarning)
+    for category in (UserWarning, FutureWarning):
+        warnings.filterwarnings("ignore", module=r"lightning\.(pytorch|fabric).*", category=category)

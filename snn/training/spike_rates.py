@@ -56,7 +56,7 @@ class SpikeCounter:
 
     def _hook(self, name: str) -> Any:
         def count(module: nn.Module, inputs: Any, output: Any) -> None:
-            z = output[0] if isinstance(output, tuple) else output
+            z = (output[0] if isinstance(output, tuple) else output).detach()
             if name not in self._silent and not bool((z == z.round()).all()):
                 self._silent.add(name)
                 self._sums.pop(name, None)

@@ -63,6 +63,16 @@ MISTAKES = {
     "network: {class: SpikingMLP, neuron: {tau: 2.0}}": ["neuron: a mapping needs the key 'class'"],
     "network: {class: SpikingMLP, neuron: nowhere.LIF}": ["neuron: 'nowhere.LIF' cannot be imported"],
     "network: {class: tiny_data.StatelessNetwork}\nbptt_steps: 2": ["bptt_steps", "StatelessNetwork", "'state'"],
+    "network: {class: tiny_data.WholeSequenceNetwork}": [
+        "network: WholeSequenceNetwork must return",
+        "(4, 2, 10)",
+        "(2, 10)",
+    ],
+    "network: {class: tiny_data.StatelessNetwork}": ["network: StatelessNetwork fails on images (1, 8, 8)"],
+    "network: {class: SpikingMLP, neuron: {class: LIF, surrogate_function: ATann}}": ["'ATann'", "did you mean 'ATan'"],
+    "network: {class: SpikingMLP, neuron: {class: LIF, surrogate_function: {class: ATan, a: 1}}}": ["ATan", "'a'"],
+    "network: {class: SpikingConvNet, neuron: RecurrentLIF, channels: [3]}": ["neuron: RecurrentLIF", "'recurrent'"],
+    "threads: 0": ["threads must be >= 1 or null, got 0"],
     "optimizer: {lr: 3}": ["optimizer must be a mapping with the key 'class'"],
     "optimizer: {class: AdamV}": ["optimizer.class", "'AdamV'", "did you mean 'Adam"],
     "optimizer: {class: torch.nn.Linear}": ["optimizer.class", "'torch.nn.Linear' is not a Optimizer"],
@@ -176,6 +186,7 @@ def test_run_dir_that_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_overrides_reach_the_recipe(tmp_path: Path) -> None:
+    neuron = {"class": "LIF", "tau": 3, "detach_reset": True}
     options, recipe = parse(
         [
             *("--config=digits", "--run-dir", str(tmp_path), "--epochs", "3", "--data.batch-size=32", "--seed=5"),
@@ -187,7 +198,7 @@ def test_overrides_reach_the_recipe(tmp_path: Path) -> None:
     assert recipe == Recipe(
         data=DataOptions(name="digits", batch_size=32),
         encoding=EncodingOptions(name="direct", steps=4),
-        network={"class": "SpikingMLP", "hidden": [7, 8], "neuron": {"class": "LIF", "tau": 3}},
+        network={"class": "SpikingMLP", "hidden": [7, 8], "batch_norm": True, "neuron": neuron},
         optimizer={"class": "AdamW", "lr": 0.001, "weight_decay": 0.01},
         schedule=ScheduleOptions(name="cosine", warmup_epochs=1),
         loss=LossOptions(on="steps"),
@@ -195,6 +206,7 @@ def test_overrides_reach_the_recipe(tmp_path: Path) -> None:
         epochs=3,
         seed=5,
         devices=[0],
+        threads=1,
     )
 
 

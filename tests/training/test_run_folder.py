@@ -186,3 +186,13 @@ def test_two_processes_train_on_the_same_batches(finished_run: Path, tmp_path: P
     for one, other in zip(rows(alone), rows(two), strict=True):
         assert float(one["train_loss"]) == pytest.approx(float(other["train_loss"]), rel=1e-4)
         assert one["test_accuracy"] == other["test_accuracy"]
+
+
+def test_thread_count_of_the_recipe_lasts_for_the_run_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = []
+    set_count = torch.set_num_threads
+    before = torch.get_num_threads()
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: counts.append(count) or set_count(count))
+    train(tmp_path, "--epochs=1", "--threads=2")
+    assert counts[0] == 2
+    assert torch.get_num_threads() == before
