@@ -162,3 +162,16 @@ def test_every_synapse_of_a_list_survives_the_layout(n_pre, n_post, data):
         strict=True,
     )
     assert sorted(got) == expected
+
+
+@pytest.mark.parametrize("degree", [20, 700])
+def test_rows_are_sorted_within_their_blocks(degree):
+    net = Network(seed=1, threads=2)
+    pre, post = net.population("iaf_psc_exp", 30), net.population("iaf_psc_exp", 900)
+    net.connect(pre, post, FixedOutDegree(degree), Normal(0.0, 1.0), Uniform(0.1, 40.0))
+    simulation = net.build()._simulation
+    pointers, blocks = simulation.tables.pointers[0], simulation.layout.block_base
+    for row in range(30 * 2):
+        offsets = simulation.tables.offsets[pointers[row] : pointers[row + 1]].astype(np.int64)
+        assert (np.diff(offsets) >= 0).all()
+        assert (np.searchsorted(blocks, offsets, side="right") - 1 == row % 2).all()
