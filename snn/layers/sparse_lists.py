@@ -62,8 +62,8 @@ def lowest_bit(typing_context: Any, word: Any) -> Any:
 
 
 @njit(cache=True, error_model="numpy", nogil=True, parallel=True)
-def pack_bits(x: Array, bits: Array, counts: Array, others: Array) -> None:  # pragma: no cover
-    """bits[r, k]: mask of x[r, 64 k:64 k + 64] != 0; counts[r]: its ones; others[r]: entries neither 0 nor 1."""
+def pack_bits(x: Array, bits: Array, others: Array) -> None:  # pragma: no cover
+    """bits[r, k]: mask of x[r, 64 k:64 k + 64] != 0; bits[r, -1]: number of its ones; others[r]: entries not 0 or 1."""
     width = x.shape[1]
     for r in prange(x.shape[0]):
         words = bits[r]
@@ -83,17 +83,17 @@ def pack_bits(x: Array, bits: Array, counts: Array, others: Array) -> None:  # p
                     other += row[i] != 1
             words[width // 64] = mask
             active += bit_count(mask)
-        counts[r] = active
+        words[words.shape[0] - 1] = active
         others[r] = other
 
 
 @njit(cache=True, error_model="numpy", nogil=True, parallel=True)
 def expand_bits(bits: Array, starts: Array, indices: Array) -> None:  # pragma: no cover
-    """Write the places of the ones of row r to indices[starts[r]:], rising."""
+    """Write the places of the ones of row r to indices[starts[r]:], rising. The last word of a row is no mask."""
     for r in prange(bits.shape[0]):
         words = bits[r]
         place = starts[r]
-        for k in range(words.shape[0]):
+        for k in range(words.shape[0] - 1):
             mask = words[k]
             while mask != np.uint64(0):
                 indices[place] = 64 * k + lowest_bit(mask)

@@ -1,8 +1,9 @@
 """The torch operators behind the spike-sparse layers: ``spikeloop::sparse_linear`` and ``spikeloop::sparse_conv2d``.
 
-Each forward operator returns the output, the input's non-zero bits (1/32 of a float32 input; kept for the backward) and
-a status of two integers: the number of non-zero entries (-1 if not counted) and what was done (``SPARSE_ONES`` ...).
-The data decide what is done, inside the operator, so that torch.compile and torch.export see one opaque call.
+Each forward operator returns the output, the input's non-zero bits with their number in each row (about 1/32 of a
+float32 input; kept for the backward) and a status of two integers: the number of non-zero entries (-1 if not counted)
+and what was done (``SPARSE_ONES`` ...). The data decide what is done, inside the operator, so that torch.compile and
+torch.export see one opaque call.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from torch import Tensor
 
 SPARSE_ONES, SPARSE_VALUES, DENSE_DENSITY, DENSE_SHAPE = range(4)
 
-CHUNK_ROWS = 1024  # rows of the weight gradient whose block of columns is kept in cache
+CHUNK_ROWS = 512  # rows of the weight gradient whose block of columns is kept in cache
 SPAN_BLOCKS = 8  # neighbouring blocks of columns that are copied together
 TASKS_PER_THREAD = 4
 
@@ -43,9 +44,10 @@ def _words(bits: Tensor) -> Array:
 def _count_active(matrix: Tensor, bits: Tensor) -> tuple[int, bool]:
     from snn.layers.sparse_lists import pack_bits
 
-    counts, others = np.empty((2, matrix.shape[0]), np.int64)
-    pack_bits(matrix.numpy(), _words(bits), counts, others)
-    return int(counts.sum()), bool(others.any())
+    others = np.empty(matrix.shape[0], np.int64)
+    words = _words(bits)
+    pack_bits(matrix.numpy(), words, others)
+    return int(words[:, -1].sum()), bool(others.any())
 
 
 def _active_lists(matrix: Tensor, bits: Tensor, with_values: bool) -> ActiveLists:
@@ -53,7 +55,7 @@ def _active_lists(matrix: Tensor, bits: Tensor, with_values: bool) -> ActiveList
 
     words = _words(bits)
     bounds = np.zeros(matrix.shape[0] + 1, np.int64)
-    np.cumsum(np.bitwise_count(words).sum(1, dtype=np.int64), out=bounds[1:])
+    np.cumsum(words[:, -1].view(np.int64), out=bounds[1:])
     indices = np.empty(bounds[-1], np.int32)
     expand_bits(words, bounds, indices)
     values = np.empty(0, matrix.numpy().dtype)
@@ -143,7 +145,8 @@ def _decide(matrix: Tensor, bits: Tensor, max_density: float) -> tuple[int, int]
 
 
 def _words_per_row(columns: int) -> int:
-    return (columns + 63) // 64
+    """One bit for each column, and a word for the number of ones."""
+    return (columns + 63) // 64 + 1
 
 
 @torch.library.custom_op("spikeloop::sparse_linear", mutates_args=(), device_types="cpu")

@@ -7,17 +7,18 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 
-def pack_bits_reference(x: Array) -> tuple[Array, Array, Array]:
-    """Bits [rows, words], number of non-zero entries and number of entries neither 0 nor 1 of each row of x."""
-    bits = np.zeros((x.shape[0], -(-x.shape[1] // 64)), np.uint64)
+def pack_bits_reference(x: Array) -> tuple[Array, Array]:
+    """Bits [rows, words + 1], their number in the last word, and the number of entries neither 0 nor 1 of each row."""
+    bits = np.zeros((x.shape[0], -(-x.shape[1] // 64) + 1), np.uint64)
     for r, i in zip(*np.nonzero(x), strict=True):
         bits[r, i // 64] |= np.uint64(1) << np.uint64(i % 64)
-    return bits, (x != 0).sum(1), ((x != 0) & (x != 1)).sum(1)
+    bits[:, -1] = (x != 0).sum(1)
+    return bits, ((x != 0) & (x != 1)).sum(1)
 
 
 def expand_bits_reference(bits: Array) -> list[list[int]]:
-    """The places of the ones of each row."""
-    return [[64 * k + b for k, word in enumerate(row) for b in range(64) if int(word) >> b & 1] for row in bits]
+    """The places of the ones of each row; its last word is no mask."""
+    return [[64 * k + b for k, word in enumerate(row[:-1]) for b in range(64) if int(word) >> b & 1] for row in bits]
 
 
 def lists_by_column_reference(lists: list[list[int]], columns: int, chunk_rows: int) -> list[list[list[int]]]:
