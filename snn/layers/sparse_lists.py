@@ -142,6 +142,44 @@ def lists_by_column(
 
 
 @njit(cache=True, error_model="numpy", nogil=True, parallel=True)
+def lists_from_bits(
+    x: Array, bits: Array, offsets: Array, chunk_rows: int, pointers: Array, rows: Array, values: Array
+) -> None:  # pragma: no cover
+    """``lists_by_column`` straight from the bits of x; values, if not empty, receives the entries of x."""
+    with_values = values.shape[0] > 0
+    for c in prange(pointers.shape[0]):
+        ends = pointers[c]
+        ends[:] = 0
+        first = c * chunk_rows
+        last = min(first + chunk_rows, bits.shape[0])
+        for r in range(first, last):
+            words = bits[r]
+            for k in range(words.shape[0] - 1):
+                mask = words[k]
+                while mask != np.uint64(0):
+                    ends[64 * k + lowest_bit(mask) + 1] += 1
+                    mask &= mask - np.uint64(1)
+        running = offsets[c]
+        ends[0] = running
+        for i in range(1, ends.shape[0]):
+            count = ends[i]
+            ends[i] = running
+            running += count
+        for r in range(first, last):
+            words = bits[r]
+            for k in range(words.shape[0] - 1):
+                mask = words[k]
+                while mask != np.uint64(0):
+                    i = 64 * k + lowest_bit(mask)
+                    place = ends[i + 1]
+                    ends[i + 1] = place + 1
+                    rows[place] = r - first
+                    if with_values:
+                        values[place] = x[r, i]
+                    mask &= mask - np.uint64(1)
+
+
+@njit(cache=True, error_model="numpy", nogil=True, parallel=True)
 def unfold_lists(
     pointers: Array,
     channels: Array,

@@ -50,14 +50,19 @@ def _count_active(matrix: Tensor, bits: Tensor) -> tuple[int, bool]:
     return int(words[:, -1].sum()), bool(others.any())
 
 
+def _row_bounds(bits: Tensor) -> Array:
+    """Number of non-zero entries before each row, and in all."""
+    bounds = np.zeros(bits.shape[0] + 1, np.int64)
+    np.cumsum(bits.numpy()[:, -1], out=bounds[1:])
+    return bounds
+
+
 def _active_lists(matrix: Tensor, bits: Tensor, with_values: bool) -> ActiveLists:
     from snn.layers.sparse_lists import expand_bits
 
-    words = _words(bits)
-    bounds = np.zeros(matrix.shape[0] + 1, np.int64)
-    np.cumsum(words[:, -1].view(np.int64), out=bounds[1:])
+    bounds = _row_bounds(bits)
     indices = np.empty(bounds[-1], np.int32)
-    expand_bits(words, bounds, indices)
+    expand_bits(_words(bits), bounds, indices)
     values = np.empty(0, matrix.numpy().dtype)
     if with_values:
         rows = np.repeat(np.arange(matrix.shape[0]), np.diff(bounds))
@@ -65,8 +70,26 @@ def _active_lists(matrix: Tensor, bits: Tensor, with_values: bool) -> ActiveList
     return ActiveLists(bounds[:-1], bounds[1:], indices, values)
 
 
-def _by_column(lists: ActiveLists, columns: int, chunk_rows: int) -> tuple[Array, Array, Array]:
-    """(pointers, rows, values) of the lists of rows per column; see ``lists_by_column``."""
+class ColumnLists(NamedTuple):
+    """Lists of rows per column, one set for each chunk of rows; see ``lists_by_column``."""
+
+    pointers: Array
+    rows: Array
+    values: Array  # one for each row number; empty if all are 1
+
+
+def _columns_of_matrix(matrix: Tensor, bits: Tensor, with_values: bool, chunk_rows: int) -> ColumnLists:
+    from snn.layers.sparse_lists import lists_from_bits
+
+    bounds = _row_bounds(bits)
+    pointers = np.empty((-(-matrix.shape[0] // chunk_rows), matrix.shape[1] + 1), np.int64)
+    rows = np.empty(bounds[-1], np.int32)
+    values = np.empty(bounds[-1] if with_values else 0, matrix.numpy().dtype)
+    lists_from_bits(matrix.numpy(), _words(bits), bounds[:-1:chunk_rows], chunk_rows, pointers, rows, values)
+    return ColumnLists(pointers, rows, values)
+
+
+def _columns_of_lists(lists: ActiveLists, columns: int, chunk_rows: int) -> ColumnLists:
     from snn.layers.sparse_lists import lists_by_column
 
     row_count = lists.starts.shape[0]
@@ -77,7 +100,7 @@ def _by_column(lists: ActiveLists, columns: int, chunk_rows: int) -> tuple[Array
     entries = np.empty(bounds[-1] if lists.values.size else 0, np.int64)
     offsets = bounds[:-1:chunk_rows]
     lists_by_column(lists.starts, lists.stops, lists.indices, offsets, chunk_rows, pointers, rows, entries)
-    return pointers, rows, lists.values[entries]
+    return ColumnLists(pointers, rows, lists.values[entries])
 
 
 def _forward(lists: ActiveLists, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -109,11 +132,11 @@ def _forward(lists: ActiveLists, weight: Tensor, bias: Tensor | None) -> Tensor:
     return y
 
 
-def _weight_gradient(lists: ActiveLists, grad: Tensor, in_count: int) -> Tensor:
+def _weight_gradient(lists: ColumnLists, grad: Tensor) -> Tensor:
     """grad^T @ input, [out, in], for the gradient [rows, out] of the rows' outputs."""
     from snn.layers.sparse_sums import BLOCK_BYTES, weight_gradient
 
-    pointers, rows, values = _by_column(lists, in_count, CHUNK_ROWS)
+    in_count = lists.pointers.shape[1] - 1
     out_count = grad.shape[1]
     block = BLOCK_BYTES // grad.element_size()
     span = min(SPAN_BLOCKS, -(-out_count // block))
@@ -121,10 +144,10 @@ def _weight_gradient(lists: ActiveLists, grad: Tensor, in_count: int) -> Tensor:
     in_splits = max(1, -(-threads * block * span // max(out_count, 1)))
     grad_weight = grad.new_empty(out_count, in_count)
     weight_gradient(
-        pointers,
-        rows,
-        values,
-        values.size > 0,
+        lists.pointers,
+        lists.rows,
+        lists.values,
+        lists.values.size > 0,
         grad.contiguous().numpy(),
         grad_weight.numpy(),
         grad.new_empty(threads, span, CHUNK_ROWS, block).numpy(),
@@ -174,8 +197,7 @@ def sparse_linear_weight_gradient(grad: Tensor, x: Tensor, bits: Tensor, status:
     done = int(status[1])
     if done in (SPARSE_ONES, SPARSE_VALUES):
         matrix = x.detach().contiguous()
-        lists = _active_lists(matrix, bits, done == SPARSE_VALUES)
-        return _weight_gradient(lists, grad.detach(), x.shape[1])
+        return _weight_gradient(_columns_of_matrix(matrix, bits, done == SPARSE_VALUES, CHUNK_ROWS), grad.detach())
     return grad.t() @ x
 
 
@@ -230,8 +252,8 @@ def _group_lists(
     samples, channels, *size = x.shape
     kernel = weight.shape[2:]
     out_size = conv2d_out_size(size, kernel, stride, padding, dilation)
-    by_row = _active_lists(x.reshape(samples * channels, -1), bits, with_values)
-    pointers, pixel_channels, values = _by_column(by_row, size[0] * size[1], channels // groups)
+    matrix = x.view(samples * channels, size[0] * size[1])
+    pointers, pixel_channels, values = _columns_of_matrix(matrix, bits, with_values, channels // groups)
     taps = kernel[0] * kernel[1]
     row_count = samples * groups * out_size[0] * out_size[1]
     starts, stops = np.empty((2, row_count), np.int64)
@@ -329,7 +351,8 @@ def sparse_conv2d_weight_gradient(
     for g in range(groups):
         part = slice(g * per_group, (g + 1) * per_group)
         rows = grad.detach()[:, part].permute(0, 2, 3, 1).reshape(-1, per_group)
-        grad_weight[part] = _weight_gradient(lists[g], rows, weight[0].numel()).view_as(grad_weight[part])
+        columns = _columns_of_lists(lists[g], weight[0].numel(), CHUNK_ROWS)
+        grad_weight[part] = _weight_gradient(columns, rows).view_as(grad_weight[part])
     return grad_weight
 
 

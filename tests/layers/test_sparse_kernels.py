@@ -69,6 +69,23 @@ def test_lists_by_column(chunk_rows):
     assert indices[entries].tolist() == [i for _, i in by_entry]
 
 
+@DTYPES
+@WIDTHS
+@pytest.mark.parametrize("chunk_rows", [1, 7, 50])
+def test_lists_from_bits(dtype, columns, chunk_rows):
+    x = matrix(33, columns, dtype, graded=True)
+    bits, _ = sparse_reference.pack_bits_reference(x)
+    lists = sparse_reference.expand_bits_reference(bits)
+    starts, _, indices = flat_lists(lists)
+    pointers = np.full((-(-33 // chunk_rows), columns + 1), -1)
+    rows, values = np.full(indices.shape, -1, np.int32), np.full(indices.shape, np.nan, dtype)
+    sparse_lists.lists_from_bits(x, bits, starts[::chunk_rows], chunk_rows, pointers, rows, values)
+    got = [[rows[p[i] : p[i + 1]].tolist() for i in range(columns)] for p in pointers]
+    assert got == sparse_reference.lists_by_column_reference(lists, columns, chunk_rows)
+    chunks = [x[first : first + chunk_rows].T for first in range(0, 33, chunk_rows)]
+    assert np.array_equal(values, np.concatenate([chunk[chunk != 0] for chunk in chunks]))
+
+
 @pytest.mark.parametrize("geometry", [((3, 3), (1, 1), (1, 1), (1, 1)), ((2, 3), (2, 1), (0, 2), (1, 2))])
 def test_unfold_lists(geometry):
     kernel, stride, padding, dilation = geometry
