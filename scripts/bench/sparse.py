@@ -20,7 +20,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from snn.layers import SpikeConv2d, SpikeLinear, default_max_density
+from snn.layers import SpikeConv2d, SpikeLinear, conv2d_max_density, linear_max_density
 
 DENSITIES = (0.01, 0.02, 0.05, 0.1, 0.2)
 CONV_SHAPES = {  # batch, in channels, out channels, height = width; 3 x 3 taps, padding 1
@@ -62,20 +62,29 @@ def largest_error(sparse: tuple[torch.Tensor, ...], dense: tuple[torch.Tensor, .
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(sparse, dense, strict=True))
 
 
-def interleaved(peers: dict[str, Callable[[], Any]], seconds: float) -> dict[str, dict[str, float]]:
+def interleaved(
+    peers: dict[str, Callable[[], Any]], seconds: float, clock: Callable[[], float]
+) -> dict[str, dict[str, float]]:
     """Median and minimum time in ms of each peer; they take turns for the given time, at least five rounds."""
     times: dict[str, list[float]] = {name: [] for name in peers}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times[next(iter(peers))]) < 5:
         for name, run in peers.items():
-            start = time.perf_counter()
+            start = clock()
             run()
-            times[name].append((time.perf_counter() - start) * 1e3)
+            times[name].append((clock() - start) * 1e3)
     return {name: {"median_ms": statistics.median(t), "min_ms": min(t), "rounds": len(t)} for name, t in times.items()}
 
 
 def measure(
-    name: str, dense: torch.nn.Module, sparse: torch.nn.Module, x: torch.Tensor, seconds: float, rows: int, limit: float
+    name: str,
+    dense: torch.nn.Module,
+    sparse: torch.nn.Module,
+    x: torch.Tensor,
+    seconds: float,
+    rows: int,
+    limit: float,
+    clock: Callable[[], float],
 ) -> dict[str, Any]:
     sparse.load_state_dict(dense.state_dict())
     grad = torch.randn_like(dense(x))
@@ -85,7 +94,7 @@ def measure(
         raise SystemExit(f"{name}: sparse and dense layer differ by {error:.1e} (relative), more than 1e-5")
     if x.dim() == 2:
         peers["product"] = products(dense, x, grad)
-    times = interleaved(peers, seconds)
+    times = interleaved(peers, seconds, clock)
     density = float((x != 0).float().mean())
     median_ratio = times["dense"]["median_ms"] / times["sparse"]["median_ms"]
     min_ratio = times["dense"]["min_ms"] / times["sparse"]["min_ms"]
@@ -118,8 +127,20 @@ def main() -> None:
     parser.add_argument(
         "--conv", nargs="*", default=list(CONV_SHAPES), choices=list(CONV_SHAPES), help="convolutions to time"
     )
+    parser.add_argument("--threads", type=int, help="threads of torch and Numba; default: all")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="one thread and its CPU time: for a machine in use by others"
+    )
     parser.add_argument("--seconds", type=float, default=3.0, help="time for each line of the table")
     arguments = parser.parse_args()
+    if arguments.cpu_time:
+        arguments.threads = 1
+    clock = time.thread_time if arguments.cpu_time else time.perf_counter
+    if arguments.threads:
+        import numba
+
+        torch.set_num_threads(arguments.threads)
+        numba.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     results = []
     print("forward + weight gradient, ms (median); ratio dense / sparse of the medians and of the minima; default path")
@@ -129,8 +150,8 @@ def main() -> None:
             dense, sparse = torch.nn.Linear(n, n, bias=False), SpikeLinear(n, n, bias=False, max_density=1.0)
             for density in arguments.densities:
                 x = (torch.rand(rows, n) < density).float()
-                limit = default_max_density(rows, n, n)
-                results.append(measure(f"linear {rows} x {n}", dense, sparse, x, arguments.seconds, rows, limit))
+                limit = linear_max_density(rows, n, n)
+                results.append(measure(f"linear {rows} x {n}", dense, sparse, x, arguments.seconds, rows, limit, clock))
     for name in arguments.conv:
         batch, channels, out_channels, size = CONV_SHAPES[name]
         dense = torch.nn.Conv2d(channels, out_channels, 3, padding=1)
@@ -138,11 +159,15 @@ def main() -> None:
         for density in arguments.densities:
             x = (torch.rand(batch, channels, size, size) < density).float()
             rows = batch * size * size
-            limit = default_max_density(rows, channels * 9, out_channels)
-            results.append(measure(f"conv {name}", dense, sparse, x, arguments.seconds, rows, limit))
+            limit = conv2d_max_density(rows, channels * 9, out_channels)
+            results.append(measure(f"conv {name}", dense, sparse, x, arguments.seconds, rows, limit, clock))
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        machine = {"cpu": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
+        machine = {
+            "cpu": platform.processor() or platform.machine(),
+            "threads": torch.get_num_threads(),
+            "clock": clock.__name__,
+        }
         text = json.dumps({"machine": machine, "torch": torch.__version__, "results": results}, indent=2)
         partial = arguments.json.with_suffix(arguments.json.suffix + ".part")
         partial.write_text(text)

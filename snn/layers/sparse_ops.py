@@ -160,6 +160,7 @@ def _weight_gradient(lists: ColumnLists, grad: Tensor) -> Tensor:
 def _decide(matrix: Tensor, bits: Tensor, max_density: float) -> tuple[int, int]:
     """(number of non-zero entries or -1, what to do)."""
     if max_density <= 0 or matrix.numel() == 0:
+        bits.zero_()
         return -1, DENSE_SHAPE
     active, valued = _count_active(matrix, bits)
     if active > max_density * matrix.numel():
@@ -176,7 +177,7 @@ def _words_per_row(columns: int) -> int:
 def sparse_linear(x: Tensor, weight: Tensor, bias: Tensor | None, max_density: float) -> tuple[Tensor, Tensor, Tensor]:
     """x [rows, in] @ weight^T + bias; sparse where at most max_density of x is not zero."""
     matrix = x.detach().contiguous()
-    bits = x.new_zeros(matrix.shape[0], _words_per_row(matrix.shape[1]), dtype=torch.int64)
+    bits = x.new_empty(matrix.shape[0], _words_per_row(matrix.shape[1]), dtype=torch.int64)
     active, done = _decide(matrix, bits, max_density)
     if done in (SPARSE_ONES, SPARSE_VALUES):
         y = _forward(_active_lists(matrix, bits, done == SPARSE_VALUES), weight, bias)
@@ -282,7 +283,7 @@ def sparse_conv2d(
     images = x.detach().contiguous()
     samples, channels, height, width = images.shape
     matrix = images.view(samples * channels, height * width)
-    bits = x.new_zeros(matrix.shape[0], _words_per_row(matrix.shape[1]), dtype=torch.int64)
+    bits = x.new_empty(matrix.shape[0], _words_per_row(matrix.shape[1]), dtype=torch.int64)
     active, done = _decide(matrix, bits, max_density)
     if done in (SPARSE_ONES, SPARSE_VALUES):
         lists = _group_lists(images, bits, weight, (stride, padding, dilation), groups, done == SPARSE_VALUES)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import snn.layers
-from snn.layers import SpikeConv2d, SpikeLinear, default_max_density, sparse_ops
+from snn.layers import SpikeConv2d, SpikeLinear, conv2d_max_density, linear_max_density, sparse_ops
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 DTYPES = pytest.mark.parametrize("dtype", TOLERANCE, ids=["float32", "float64"])
@@ -281,9 +281,13 @@ def test_default_threshold_follows_the_shape():
     layer = SpikeLinear(512, 512)
     layer(spikes((8000, 512), 0.05))
     assert layer.last_path.name == "sparse"
-    assert layer.last_path.max_density == default_max_density(8000, 512, 512)
+    assert layer.last_path.max_density == linear_max_density(8000, 512, 512)
     layer(spikes((16, 512), 0.05))
     assert layer.last_path.name == "dense"
+    deep = SpikeConv2d(64, 64, 3)
+    deep(spikes((8, 64, 20, 20), 0.05))
+    assert deep.last_path.name == "sparse"
+    assert deep.last_path.max_density == conv2d_max_density(8 * 18 * 18, 64 * 9, 64)
     first = SpikeConv2d(1, 32, 3)
     first(spikes((8, 1, 28, 28), 0.05))
     assert first.last_path.name == "dense"
@@ -387,7 +391,7 @@ def test_errors_name_the_layer_what_came_and_what_is_accepted():
 
 
 def test_public_names():
-    assert snn.layers.__all__ == ["Path", "SpikeConv2d", "SpikeLinear", "default_max_density"]
+    assert snn.layers.__all__ == ["Path", "SpikeConv2d", "SpikeLinear", "conv2d_max_density", "linear_max_density"]
 
 
 def test_import_does_not_load_numba():
