@@ -43,17 +43,15 @@ import resource
 import torch, snn
 T, N = 500, 16 * 4096
 layer = snn.LIF(step_mode="m", backend="numba")
-warm = torch.zeros(2, 8, requires_grad=True)
-layer(warm).sum().backward()
-x = torch.zeros(T, N).normal_().requires_grad_()
-g = torch.ones(1).expand(T, N)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+x, g = torch.zeros(T, N).normal_().requires_grad_(), torch.ones(T, N)
+warm = x[:1].detach().requires_grad_()
+torch.autograd.grad(layer(warm), warm, g[:1])
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (4 * T * N / 1024)
+before = peak()
 z = layer(x)
-forward = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-gradient, = torch.autograd.grad(z, x, g.contiguous())
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-whole = 4 * T * N / 1024
-print((forward - before) / whole, (after - before) / whole)
+forward = peak()
+gradient, = torch.autograd.grad(z, x, g)
+print(forward - before, peak() - before)
 """
 
 
@@ -86,10 +84,8 @@ def main() -> None:
     figures["first_kernel_s"] = first
     forward, both = run(PEAK)
     figures |= {"kernels": kernels, "peak_after_forward_in_inputs": forward, "peak_after_backward_in_inputs": both}
-    print(
-        f"LIF [500, 65536] float32, memory beside the input, in sizes of the input: {forward:.2f} after the forward pass"
-    )
-    print(f"(1 is the output), {both:.2f} after the backward pass (3 are output, arriving and returned gradient)")
+    print("LIF [500, 65536] float32, peak memory beside input and arriving gradient, in sizes of the input:")
+    print(f"{forward:.2f} after the forward pass (the output is 1), {both:.2f} after the backward pass (1 more)")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(figures, indent=1))
