@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
-_PACKAGES = ("spikeloop", "torch", "lightning", "spikingjelly", "numpy", "numba", "jsonargparse", "scikit-learn")
+_PACKAGES = ("spikeloop", "lightning", "spikingjelly", "numpy", "numba", "jsonargparse", "scikit-learn")
 
 
 def environment() -> dict[str, Any]:
     """Return versions of the libraries and facts about the machine, as plain values."""
     return {
-        "versions": {name: _version(name) for name in _PACKAGES},
+        # the package's own word names its build (CPU, CUDA) too
+        "versions": {name: _version(name) for name in _PACKAGES} | {"torch": str(torch.__version__)},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
