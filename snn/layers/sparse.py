@@ -52,8 +52,8 @@ def conv2d_max_density(rows: int, in_count: int, out_count: int) -> float:
         out_count: output channels of one group.
     Returns: a density in [0, 0.2]; 0 where the dense convolution is always taken.
 
-    >>> conv2d_max_density(64 * 32 * 32, 64 * 9, 64), conv2d_max_density(128 * 28 * 28, 1 * 9, 32)
-    (0.16027826086956522, 0.0)
+    >>> round(conv2d_max_density(64 * 32 * 32, 64 * 9, 64), 2), conv2d_max_density(128 * 28 * 28, 1 * 9, 32)
+    (0.16, 0.0)
     """
     density = min(0.2, in_count * out_count / 230_000)
     return density if density >= 0.03 and rows * in_count * out_count >= SMALLEST_PRODUCT else 0.0

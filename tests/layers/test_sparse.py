@@ -285,9 +285,9 @@ def test_default_threshold_follows_the_shape():
     layer(spikes((16, 512), 0.05))
     assert layer.last_path.name == "dense"
     deep = SpikeConv2d(64, 64, 3)
-    deep(spikes((8, 64, 20, 20), 0.05))
+    deep(spikes((16, 64, 20, 20), 0.05))
     assert deep.last_path.name == "sparse"
-    assert deep.last_path.max_density == conv2d_max_density(8 * 18 * 18, 64 * 9, 64)
+    assert deep.last_path.max_density == conv2d_max_density(16 * 18 * 18, 64 * 9, 64)
     first = SpikeConv2d(1, 32, 3)
     first(spikes((8, 1, 28, 28), 0.05))
     assert first.last_path.name == "dense"
