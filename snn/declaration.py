@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 Step = Callable[[Any, Any, Any], tuple[Any, dict[str, Any]]]
 """step(x, s, p) -> (output, {state: new value}) with states `s.name` and parameters `p.name`."""
@@ -21,12 +23,14 @@ class NeuronModel:
         step: `step(x, s, p) -> (output, new_states)`, pure and scalar.
         state: starting value of each state; a string names the parameter that holds it (0 where that is None).
         params: default of each parameter; None and booleans are fixed while the step is traced, numbers are values.
+        key: "module:name", the text by which torch's operators name the model; `find_model` is its inverse.
     """
 
     name: str
     step: Step
     state: Mapping[str, float | str]
     params: Mapping[str, float | bool | None]
+    key: str
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled and copied by reference, as a function is: the model is the module's object of that name."""
@@ -46,6 +50,34 @@ def _declared(module: str, name: str) -> NeuronModel:
     for part in name.split("."):
         found = getattr(found, part)
     return found
+
+
+_by_key: WeakValueDictionary[str, NeuronModel] = WeakValueDictionary()
+_declarations: Counter[str] = Counter()
+
+
+def _new_key(step: Step) -> str:
+    """A key that no model of this process has had; only a second declaration of a name differs from its name."""
+    name = f"{step.__module__}:{step.__qualname__}"
+    _declarations[name] += 1
+    return name if _declarations[name] == 1 else f"{name}#{_declarations[name]}"
+
+
+def find_model(key: str) -> NeuronModel:
+    """The model with this key; its module is imported if that has not happened yet.
+
+    Raises:
+        LookupError: there is no such model, as when a saved program names one that was declared in a notebook.
+    """
+    if key not in _by_key:
+        module, _, name = key.partition(":")
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise LookupError(f"neuron model {name!r}: its module {module!r} cannot be imported: {error}") from error
+    if key not in _by_key:
+        raise LookupError(f"neuron model {key!r} is not declared in this process; import or run its declaration first")
+    return _by_key[key]
 
 
 def neuron_model(
@@ -85,6 +117,8 @@ def neuron_model(
         for name, start in state.items():
             if isinstance(start, str) and start not in params:
                 raise ValueError(f"neuron_model: state {name!r} of {step.__name__} starts at {start!r}, no parameter")
-        return NeuronModel(step.__name__, step, dict(state), dict(params))
+        model = NeuronModel(step.__name__, step, dict(state), dict(params), _new_key(step))
+        _by_key[model.key] = model
+        return model
 
     return declare

@@ -238,3 +238,17 @@ def closed_form(surrogate: object) -> ClosedForm | None:
     if not getattr(surrogate, "spiking", True):
         return None
     return CLOSED_FORMS.get(type(surrogate))
+
+
+def form_named(name: str) -> ClosedForm:
+    """The closed form with this name.
+
+    Raises:
+        LookupError: there is none.
+    """
+    for form in CLOSED_FORMS.values():
+        if form.name == name:
+            return form
+    raise LookupError(
+        f"no surrogate has the closed form {name!r}; known: {sorted({f.name for f in CLOSED_FORMS.values()})}"
+    )

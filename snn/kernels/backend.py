@@ -10,9 +10,9 @@ import torch
 from snn.declaration import NeuronModel
 from snn.errors import UnsupportedError
 from snn.kernels.call import NeuronCall, NeuronResult
-from snn.kernels.graph import TraceError
-from snn.kernels.plan import traced_step
+from snn.kernels.operator import run_kernel
 from snn.kernels.reference import run_reference
+from snn.kernels.signature import obstacle_to_trace, switches_of
 from snn.surrogate import closed_form
 
 BACKENDS = ("auto", "reference", "numba", "triton")
@@ -29,11 +29,7 @@ def obstacle_to_kernel(model: NeuronModel, params: Mapping[str, Any], surrogate:
     """Why no kernel can be generated for this neuron, or None."""
     if closed_form(surrogate) is None:
         return f"surrogate {type(surrogate).__name__} has no closed form or is switched to its smooth primitive"
-    try:
-        traced_step(model, params)
-    except TraceError as error:
-        return str(error)
-    return None
+    return obstacle_to_trace(model.key, switches_of(model, params))
 
 
 def choose(
@@ -69,10 +65,4 @@ def run(backend: str, call: NeuronCall) -> NeuronResult:
     """Runs the call on the named backend, "reference", "numba" or "triton"."""
     if backend == "reference":
         return run_reference(call)
-    if backend == "triton":
-        from snn.kernels.gpu import run_gpu
-
-        return run_gpu(call)
-    from snn.kernels.cpu import run_cpu
-
-    return run_cpu(call)
+    return run_kernel(backend, call)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from snn.errors import ShapeError
@@ -12,10 +13,26 @@ from snn.errors import ShapeError
 
 @dataclass(frozen=True)
 class Layout:
-    """Neuron n reads `values[(n // inner) % values.numel()]`; `values` is contiguous and one-dimensional."""
+    """Neuron n reads `values[(n // inner) % values.numel()]`; `values` is contiguous and one-dimensional.
+
+    `shape` is that of the values before they were flattened, aligned with the dimensions of a step.
+    """
 
     values: torch.Tensor
     inner: int
+    shape: tuple[int, ...]
+
+    def gradient(self, per_neuron: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        """Sums a gradient per neuron [N] to that of the parameter of shape `shape`, in float64 and in a fixed order."""
+        if not per_neuron.numel():
+            return per_neuron.new_zeros(shape)
+        lanes = per_neuron.reshape(-1, self.values.numel(), self.inner)
+        if lanes.device.type == "cpu":  # torch's order of summation would depend on the number of threads
+            summed = torch.from_numpy(np.asarray(lanes.numpy().sum(axis=(0, 2), dtype=np.float64)))
+        else:
+            summed = lanes.sum(dim=(0, 2), dtype=torch.float64)
+        aligned = (1,) * (len(self.shape) - len(shape)) + tuple(shape)
+        return summed.view(self.shape).sum_to_size(aligned).view(shape).to(per_neuron.dtype)
 
 
 def kernel_layout(name: str, value: torch.Tensor, step_shape: torch.Size) -> Layout:
@@ -36,15 +53,10 @@ def kernel_layout(name: str, value: torch.Tensor, step_shape: torch.Size) -> Lay
     shape = (1,) * (len(step_shape) - value.dim()) + tuple(value.shape)
     varying = [k for k, size in enumerate(shape) if size != 1]
     if not varying:
-        return Layout(value.reshape(1), 1)
+        return Layout(value.reshape(1), 1, shape)
     first, last = varying[0], varying[-1] + 1
     if shape[first:last] != tuple(step_shape[first:last]):
         first, last = min(first, 1), len(shape)
-        value = value.reshape(shape).expand((*shape[:first], *step_shape[first:]))
-    return Layout(value.reshape(-1).contiguous(), math.prod(step_shape[last:]))
-
-
-def per_parameter(gradient: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """Sums a gradient per neuron [N] to the gradient of `layout.values`, in float64 and in a fixed order."""
-    lanes = gradient.numpy().reshape(-1, layout.values.numel(), layout.inner)
-    return torch.from_numpy(lanes.sum(axis=(0, 2), dtype="float64")).to(gradient.dtype)
+        shape = (*shape[:first], *step_shape[first:])
+        value = value.expand(shape)
+    return Layout(value.reshape(-1).contiguous(), math.prod(step_shape[last:]), shape)

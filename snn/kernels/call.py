@@ -22,6 +22,7 @@ class NeuronCall:
         params: every parameter of the model: a switch, a number, or a tensor that broadcasts against one step of x.
         surrogate: SpikingJelly surrogate object.
         recorded: names of states whose whole sequence is wanted.
+        keep: keep what the backward pass needs of every step, instead of recomputing it from x.
     """
 
     model: NeuronModel
@@ -30,6 +31,7 @@ class NeuronCall:
     params: Mapping[str, Any]
     surrogate: Callable[[torch.Tensor], torch.Tensor]
     recorded: tuple[str, ...] = ()
+    keep: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The CPU backend: runs the generated Numba kernels on tensors, with gradients."""
+"""The CPU backend: runs the generated Numba kernels on tensors, forwards and backwards."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from snn.errors import UnsupportedError
 from snn.kernels import memory, threads
-from snn.kernels.broadcast import per_parameter
-from snn.kernels.call import NeuronCall, NeuronResult
 from snn.kernels.cpu_source import KernelSource, backward_source, forward_source
 from snn.kernels.kernel_text import KernelSpec
-from snn.kernels.plan import DTYPES, Plan, plan_call
+from snn.kernels.plan import Plan, plan_run
+from snn.kernels.signature import Signature
 from snn.kernels.source_cache import load_source
 from snn.kernels.trace import TracedStep
 from snn.surrogate import ClosedForm
@@ -71,35 +69,24 @@ def _kernels_of(step: TracedStep) -> _Kernels:
     return _kernels[step]
 
 
-def _start(plan: Plan, name: str, tensors: Mapping[str, torch.Tensor]) -> list[Any]:
-    if name in plan.start_values:
-        return [np.array([plan.start_values[name]], plan.spec.dtype), 0]
-    return [tensors[name].numpy().reshape(-1), 1]
+def _start(signature: Signature, name: str, starts: Mapping[str, torch.Tensor], dtype: str) -> list[Any]:
+    if name in signature.start_values:
+        return [np.array([signature.start_values[name]], dtype), 0]
+    return [starts[name].detach().numpy().reshape(-1), 1]
 
 
-def _parameters(plan: Plan, real: Callable[[float], Any]) -> list[Any]:
+def _parameters(plan: Plan) -> list[Any]:
+    signature, real = plan.signature, np.dtype(plan.spec.dtype).type
     arguments: list[Any] = []
-    for name in plan.step.values:
+    for name in signature.step.values:
         if name in plan.spec.arrays:
             layout = plan.layouts[name]
             arguments += [layout.values.numpy(), layout.inner]
         elif name in plan.layouts:
             arguments.append(real(plan.layouts[name].values.item()))
         else:
-            arguments.append(real(plan.scalars[name]))
-    return arguments + [real(value) for value in plan.surrogate_values]
-
-
-def run_cpu(call: NeuronCall) -> NeuronResult:
-    """All T steps in one generated kernel; gradients flow to x, to starting states and to parameters.
-
-    Raises:
-        TraceError: the neuron cannot be traced.
-        ValueError: the surrogate has no closed form (`snn.surrogate.CLOSED_FORMS` lists those that have).
-    """
-    x = call.x if call.x.dtype in DTYPES else call.x.float()
-    plan, starts, learnable = plan_call(call, x.dtype)
-    return plan.result(_Run.apply(plan, x, tuple(starts), *starts.values(), *learnable), call.x.dtype)
+            arguments.append(real(signature.scalars[name]))
+    return arguments + [real(value) for value in signature.surrogate_values]
 
 
 def _steps(x: torch.Tensor) -> tuple[np.ndarray, int]:
@@ -108,60 +95,66 @@ def _steps(x: torch.Tensor) -> tuple[np.ndarray, int]:
     return rows.contiguous().numpy().reshape(rows.shape[0], -1), int(rows is x)
 
 
-class _Run(torch.autograd.Function):
-    """(plan, x, names of starting states, *starting states, *learnable parameters) -> output, end states, sequences."""
+def forward(
+    signature: Signature, x: torch.Tensor, starts: Mapping[str, torch.Tensor], params: Mapping[str, torch.Tensor]
+) -> list[torch.Tensor]:
+    """A run over x [T, ...]: output, end states, recorded sequences and kept values."""
+    plan = plan_run(signature, x.shape[1:], params, x.dtype)
+    rows, step = _steps(x)
+    output = memory.empty(x.shape, x.dtype)
+    ends = [memory.empty(x.shape[1:], x.dtype) for _ in signature.states]
+    sequences = [memory.empty(x.shape, x.dtype) for _ in range(len(signature.recorded) + signature.kept_count)]
+    arguments: list[Any] = [rows, step, _rows(output)]
+    for name, end in zip(signature.states, ends, strict=True):
+        arguments += [*_start(signature, name, starts, plan.spec.dtype), _flat(end)]
+    arguments += [_rows(sequence) for sequence in sequences]
+    arguments += _parameters(plan)
+    spec = plan.spec if signature.keep else replace(plan.spec, learnable=())
+    kernel = _kernels_of(signature.step).forward(signature.form, spec)
+    kernel.launch(arguments, rows.shape[1], x.shape[0], plan.spec.dtype)
+    return [output, *ends, *sequences]
 
-    @staticmethod
-    def forward(ctx: Any, plan: Plan, x: torch.Tensor, start_names: tuple[str, ...], *tensors: torch.Tensor) -> Any:
-        starts = {name: value.detach() for name, value in zip(start_names, tensors, strict=False)}
-        real = np.dtype(plan.spec.dtype).type
-        rows, step = _steps(x.detach())
-        output = memory.empty(x.shape, x.dtype)
-        ends = [memory.empty(x.shape[1:], x.dtype) for _ in plan.states]
-        sequences = [memory.empty(x.shape, x.dtype) for _ in plan.spec.recorded]
-        arguments: list[Any] = [rows, step, _rows(output)]
-        for name, end in zip(plan.states, ends, strict=True):
-            arguments += [*_start(plan, name, starts), _flat(end)]
-        arguments += [_rows(sequence) for sequence in sequences]
-        arguments += _parameters(plan, real)
-        _kernels_of(plan.step).forward(plan.form, replace(plan.spec, learnable=())).launch(
-            arguments, rows.shape[1], x.shape[0], plan.spec.dtype
-        )
-        ctx.plan, ctx.start_names = plan, start_names
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, *tensors)
-        return (output, *ends, *sequences)
 
-    @staticmethod
-    def backward(ctx: Any, g_output: torch.Tensor | None, *gradients: torch.Tensor | None) -> Any:
-        if torch.is_grad_enabled():  # asked for with create_graph=True
-            raise UnsupportedError("second derivatives do not exist in the CPU kernels; use backend='reference'")
-        plan: Plan = ctx.plan
-        x, *tensors = ctx.saved_tensors
-        starts = dict(zip(ctx.start_names, tensors, strict=False))
-        real = np.dtype(plan.spec.dtype).type
-        rows, step = _steps(x)
-        neurons = rows.shape[1]
-        g_x = memory.empty(x.shape, x.dtype)
-        g_starts = {name: memory.empty((neurons,), x.dtype) for name in plan.states}
-        g_params = {name: memory.empty((neurons,), x.dtype) for name in plan.spec.learnable}
-        g_ends, g_sequences = gradients[: len(plan.states)], gradients[len(plan.states) :]
+def backward(
+    signature: Signature,
+    x: torch.Tensor,
+    starts: Mapping[str, torch.Tensor],
+    params: Mapping[str, torch.Tensor],
+    kept: list[torch.Tensor],
+    arriving: list[torch.Tensor | None],
+) -> list[torch.Tensor]:
+    """Gradients of x, of the starting states and of the learnable parameters.
 
-        def whole(gradient: torch.Tensor | None) -> np.ndarray:
-            return _rows(torch.zeros(x.shape, dtype=x.dtype) if gradient is None else gradient.contiguous())
+    Args:
+        kept: what the forward run returned of it.
+        arriving: gradients of the output, the end states and the recorded sequences; None stands for zeros.
+    """
+    plan = plan_run(signature, x.shape[1:], params, x.dtype)
+    dtype = plan.spec.dtype
+    rows, step = _steps(x)
+    neurons = rows.shape[1]
+    g_x = memory.empty(x.shape, x.dtype)
+    g_starts = {name: memory.empty((neurons,), x.dtype) for name in signature.states}
+    g_params = {name: memory.empty((neurons,), x.dtype) for name in signature.learnable}
+    g_output, *g_rest = arriving
+    g_ends, g_sequences = g_rest[: len(signature.states)], g_rest[len(signature.states) :]
 
-        arguments: list[Any] = [rows, step, whole(g_output), _rows(g_x)]
-        for name, g_end in zip(plan.states, g_ends, strict=True):
-            arguments += _start(plan, name, starts)
-            arguments += [np.zeros(1, plan.spec.dtype), 0] if g_end is None else [_flat(g_end.contiguous()), 1]
-            arguments.append(g_starts[name].numpy())
-        arguments += [whole(gradient) for gradient in g_sequences]
-        arguments += _parameters(plan, real)
-        arguments += [gradient.numpy() for gradient in g_params.values()]
-        _kernels_of(plan.step).backward(plan.form, plan.spec).launch(arguments, neurons, x.shape[0], plan.spec.dtype)
-        to_starts = [g_starts[name].view(x.shape[1:]) for name in ctx.start_names]
-        to_params = [per_parameter(gradient, plan.layouts[name]) for name, gradient in g_params.items()]
-        return (None, g_x, None, *to_starts, *to_params)
+    def whole(gradient: torch.Tensor | None) -> np.ndarray:
+        return _rows(torch.zeros(x.shape, dtype=x.dtype) if gradient is None else gradient.detach().contiguous())
+
+    arguments: list[Any] = [rows, step, whole(g_output), _rows(g_x)]
+    for name, g_end in zip(signature.states, g_ends, strict=True):
+        arguments += _start(signature, name, starts, dtype)
+        arguments += [np.zeros(1, dtype), 0] if g_end is None else [_flat(g_end.detach().contiguous()), 1]
+        arguments.append(g_starts[name].numpy())
+    arguments += [whole(gradient) for gradient in g_sequences]
+    arguments += [_rows(value.contiguous()) for value in kept]
+    arguments += _parameters(plan)
+    arguments += [gradient.numpy() for gradient in g_params.values()]
+    kernel = _kernels_of(signature.step).backward(signature.form, plan.spec)
+    kernel.launch(arguments, neurons, x.shape[0], dtype)
+    to_starts = [g_starts[name].view(x.shape[1:]) for name in signature.start_names]
+    return [g_x, *to_starts, *plan.parameter_gradients(g_params, params)]
 
 
 def _flat(tensor: torch.Tensor) -> np.ndarray:

@@ -3,7 +3,8 @@
 Every kernel has the same shape: blocks of WIDTH neurons outside, time inside, neurons innermost, so that states stay in
 cache and the innermost loop vectorises. `work` holds one row of WIDTH values per state and per-neuron parameter. The
 backward kernel recomputes the states of a block from the input, keeps the few values that the adjoint reads again (the
-first of them in the rows of g_x itself, which the adjoint overwrites), then walks back through time.
+first of them in the rows of g_x itself, which the adjoint overwrites), then walks back through time. With `spec.keep`
+the forward kernel writes these values and nothing is recomputed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from snn.kernels.emit import Dialect, Emitter
 from snn.kernels.graph import Node
 from snn.kernels.kernel_text import PAD, KernelSpec, header, hoisted_constants, indented, lane_names
-from snn.kernels.lower import backward_step, forward_step
+from snn.kernels.lower import BackwardStep, backward_step, forward_step
 from snn.kernels.trace import TracedStep
 from snn.surrogate import ClosedForm
 
@@ -78,20 +79,23 @@ class _Writer:
     def forward(self) -> KernelSource:
         plain = forward_step(self.step, self.form)
         new_states = list(plain.new_states.values())
-        constants, names = self._constants([plain.output, *new_states])
+        kept = backward_step(self.step, self.form, self.spec.learnable).kept_apart if self.spec.keep else []
+        constants, names = self._constants([plain.output, *new_states, *kept])
         emitter = Emitter(self.dialect, constants | self._lane_names)
         body = [f"{name} = work[{name}_row + j]" for name in self.states + self.arrays]
-        body += emitter.define([plain.output, *new_states])
+        body += emitter.define([plain.output, *new_states, *kept])
         body += [f"z_t[j] = {emitter.read(plain.output)}"]
+        body += [f"kept{k}_seq_t[j] = {emitter.read(node)}" for k, node in enumerate(kept)]
         body += self._write_states([emitter.read(node) for node in new_states])
         by_name = {f"s_{name}": node for name, node in plain.new_states.items()}
         body += [f"{name}_seq_t[j] = {emitter.read(by_name[name])}" for name in self.recorded]
 
         arguments = ["x", "x_step", "z"]
         arguments += [f"{name}_{part}" for name in self.states for part in ("start", "start_step", "end")]
-        arguments += [f"{name}_seq" for name in self.recorded]
+        rows_of_time = [f"{name}_seq" for name in [*self.recorded, *_numbered(kept)]]
+        arguments += rows_of_time
         block = self._load_block() + self._time_loop(
-            "range(z.shape[0])", [_X_T, _row("z"), *(_row(f"{name}_seq") for name in self.recorded)], body
+            "range(z.shape[0])", [_X_T, *(_row(name) for name in ["z", *rows_of_time])], body
         )
         block += [line for name in self.states for line in _lanes(f"{name}_end[low + j] = work[{name}_row + j]")]
         rows = self.states + self.arrays
@@ -99,62 +103,75 @@ class _Writer:
 
     def backward(self) -> KernelSource:
         plain = backward_step(self.step, self.form, self.spec.learnable)
-        kept = [node for node in plain.kept if node.op != "input"]
+        kept, keep = plain.kept_apart, self.spec.keep
         rows = self.states + self.arrays + self.learnable
-        width = ROW_VALUES // max(len(rows), 1) if len(kept) <= 1 else NARROW
-        new_states, g_params = list(plain.new_states.values()), list(plain.g_params.values())
-        gradients = [plain.g_input, *plain.g_states.values(), *g_params]
-        constants, names = self._constants([*kept, *new_states, *gradients])
-        places = ["g_x_t[j]", *(f"saved_t[{k * width} + j]" for k in range(len(kept) - 1))][: len(kept)]
-
-        emitter = Emitter(self.dialect, constants | self._lane_names)
-        recompute = [f"{name} = work[{name}_row + j]" for name in self.states + self.arrays]
-        recompute += emitter.define([*kept, *new_states])
-        recompute += [f"{place} = {emitter.read(node)}" for place, node in zip(places, kept, strict=True)]
-        recompute += self._write_states([emitter.read(node) for node in new_states])
-
-        kept_names = {node: f"kept{k}" for k, node in enumerate(kept)}
-        emitter = Emitter(self.dialect, constants | self._lane_names | kept_names)
-        adjoint = [f"kept{k} = {place}" for k, place in enumerate(places)]
-        adjoint += [f"{name} = work[{name}_row + j]" for name in self.arrays]
-        adjoint += ["g_z = g_out_t[j]"]
-        for name in self.states:
-            recorded = f" + g_{name}_seq_t[j]" if name in self.recorded else ""
-            adjoint += [f"g_{name} = work[{name}_row + j]{recorded}"]
-        adjoint += emitter.define(gradients)
-        adjoint += [f"g_x_t[j] = {emitter.read(plain.g_input)}"]
-        adjoint += self._write_states([emitter.read(node) for node in plain.g_states.values()])
-        adjoint += [
-            f"work[{name}_row + j] += {emitter.read(node)}" for name, node in zip(self.learnable, g_params, strict=True)
-        ]
+        wide = keep or len(kept) <= 1
+        width = ROW_VALUES // max(len(rows), 1) if wide else NARROW
+        saved = [] if wide else ["saved_t = saved[t]"]
+        if keep:
+            places = [f"{name}_seq_t[j]" for name in _numbered(kept)]
+        else:
+            places = ["g_x_t[j]", *(f"saved_t[{k * width} + j]" for k in range(len(kept) - 1))][: len(kept)]
+        gradients = [plain.g_input, *plain.g_states.values(), *plain.g_params.values()]
+        constants, names = self._constants([*kept, *plain.new_states.values(), *gradients])
 
         arguments = ["x", "x_step", "g_out", "g_x"]
         for name in self.states:
-            arguments += [
-                f"{name}_start",
-                f"{name}_start_step",
-                f"g_{name}_end",
-                f"g_{name}_end_step",
-                f"g_{name}_start",
-            ]
-        arguments += [f"g_{name}_seq" for name in self.recorded]
-        saved = ["saved_t = saved[t]"] if len(kept) > 1 else []
-        reads_x = [_X_T] if any(node.op == "input" for node in plain.kept) else []
-        arriving = [_row("g_out"), *(_row(f"g_{name}_seq") for name in self.recorded)]
+            arguments += [f"{name}_start", f"{name}_start_step"]
+            arguments += [f"g_{name}_end", f"g_{name}_end_step", f"g_{name}_start"]
+        arriving = ["g_out", *(f"g_{name}_seq" for name in self.recorded)]
+        kept_rows = [f"{name}_seq" for name in _numbered(kept)] if keep else []
+        arguments += [*arriving[1:], *kept_rows]
         block = self._load_block()
-        block += self._time_loop("range(g_x.shape[0])", [_X_T, _row("g_x"), *saved], recompute)
+        if not keep:
+            recompute = self._recompute(plain, kept, places, constants)
+            block += self._time_loop("range(g_x.shape[0])", [_X_T, _row("g_x"), *saved], recompute)
         for name in self.states:
             block += _lanes(f"work[{name}_row + j] = g_{name}_end[(low + j) * g_{name}_end_step]")
         for name in self.learnable:
             block += _lanes(f"work[{name}_row + j] = real(0.0)")
-        slices = [*reads_x, _row("g_x"), *arriving, *saved]
+        slices = [_X_T] if any(node.op == "input" for node in plain.kept) else []
+        slices += [*(_row(name) for name in ["g_x", *arriving, *kept_rows]), *saved]
+        adjoint = self._adjoint(plain, kept, places, constants)
         block += self._time_loop("range(g_x.shape[0] - 1, -1, -1)", slices, adjoint)
         for name in self.states:
             block += _lanes(f"g_{name}_start[low + j] = work[{name}_row + j]")
         for name in self.learnable:
             block += _lanes(f"{name}_out[low + j] = work[{name}_row + j]")
         outputs = [f"{name}_out" for name in self.learnable]
-        return self._kernel("backward", arguments, outputs, names, block, rows, max(len(kept) - 1, 0), width)
+        saved_rows = 0 if wide else len(kept) - 1
+        return self._kernel("backward", arguments, outputs, names, block, rows, saved_rows, width)
+
+    def _recompute(
+        self, plain: BackwardStep, kept: list[Node], places: list[str], constants: dict[Node, str]
+    ) -> list[str]:
+        """One forward step that writes the kept values to their places."""
+        emitter = Emitter(self.dialect, constants | self._lane_names)
+        new_states = list(plain.new_states.values())
+        body = [f"{name} = work[{name}_row + j]" for name in self.states + self.arrays]
+        body += emitter.define([*kept, *new_states])
+        body += [f"{place} = {emitter.read(node)}" for place, node in zip(places, kept, strict=True)]
+        return body + self._write_states([emitter.read(node) for node in new_states])
+
+    def _adjoint(
+        self, plain: BackwardStep, kept: list[Node], places: list[str], constants: dict[Node, str]
+    ) -> list[str]:
+        """One step back in time."""
+        kept_names = dict(zip(kept, _numbered(kept), strict=True))
+        emitter = Emitter(self.dialect, constants | self._lane_names | kept_names)
+        g_states, g_params = list(plain.g_states.values()), list(plain.g_params.values())
+        body = [f"{name} = {place}" for name, place in zip(kept_names.values(), places, strict=True)]
+        body += [f"{name} = work[{name}_row + j]" for name in self.arrays]
+        body += ["g_z = g_out_t[j]"]
+        for name in self.states:
+            recorded = f" + g_{name}_seq_t[j]" if name in self.recorded else ""
+            body += [f"g_{name} = work[{name}_row + j]{recorded}"]
+        body += emitter.define([plain.g_input, *g_states, *g_params])
+        body += [f"g_x_t[j] = {emitter.read(plain.g_input)}"]
+        body += self._write_states([emitter.read(node) for node in g_states])
+        return body + [
+            f"work[{name}_row + j] += {emitter.read(node)}" for name, node in zip(self.learnable, g_params, strict=True)
+        ]
 
     def _constants(self, roots: list[Node]) -> tuple[dict[Node, str], list[str]]:
         return hoisted_constants(self.step, self.form, self.spec, self.dialect, roots)
@@ -211,6 +228,10 @@ class _Writer:
 
 
 _X_T = "x_t = x[t * x_step, low : low + n]"
+
+
+def _numbered(kept: list[Node]) -> list[str]:
+    return [f"kept{k}" for k in range(len(kept))]
 
 
 def _row(name: str) -> str:

@@ -1,8 +1,8 @@
-"""The GPU backend: runs the generated Triton kernels on CUDA tensors, with gradients.
+"""The GPU backend: runs the generated Triton kernels on CUDA tensors, forwards and backwards.
 
 Nothing here waits for the device: scalar parameters that live there are handed over by address, sums over neurons are
 made there. Only the first call of a size waits, since it times block sizes. With TRITON_INTERPRET=1 in the environment
-before the first call, `run_gpu` takes CPU tensors and runs the kernels in Triton's interpreter, slowly, for tests.
+before the first call, CPU tensors are accepted and run the kernels in Triton's interpreter, slowly, for tests.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 import torch
 
 from snn.errors import UnsupportedError
-from snn.kernels.broadcast import Layout
-from snn.kernels.call import NeuronCall, NeuronResult
+from snn.kernels.call import NeuronCall
 from snn.kernels.gpu_source import LARGEST_BLOCK, GpuSource, GpuSpec, backward_source, forward_source
-from snn.kernels.plan import DTYPES, Plan, plan_call
+from snn.kernels.plan import Plan, plan_run
+from snn.kernels.signature import Signature
 from snn.kernels.source_cache import load_source
 from snn.kernels.trace import TracedStep
 from snn.surrogate import ClosedForm
@@ -118,30 +118,11 @@ def _kernel(generate: Callable[..., GpuSource], step: TracedStep, form: ClosedFo
     return _kernels[key]
 
 
-def run_gpu(call: NeuronCall) -> NeuronResult:
-    """All T steps in one generated kernel; gradients flow to x, to starting states and to parameters.
-
-    States, gradients of states and of parameters are float32 for an input in float16, bfloat16 or float32 and float64
-    for float64; the output and the gradient for x have the input's dtype.
-
-    Raises:
-        TraceError: the neuron cannot be traced.
-        ValueError: the surrogate has no closed form (`snn.surrogate.CLOSED_FORMS` lists those that have).
-        UnsupportedError: the tensors are not on a CUDA device and Triton does not interpret, or Triton is missing.
-    """
-    if (obstacle := obstacle_on(call.x.device)) and not (call.x.device.type == "cpu" and _interpreting()):
-        raise UnsupportedError(f"backend 'triton': {obstacle}")
-    x = call.x if call.x.dtype in (*DTYPES, *NARROW) else call.x.float()
-    real = torch.float64 if x.dtype == torch.float64 else torch.float32
-    plan, starts, learnable = plan_call(_on_device(call), real)
-    return plan.result(_Run.apply(plan, x, tuple(starts), *starts.values(), *learnable), call.x.dtype)
-
-
 def _interpreting() -> bool:
     return triton_is_installed() and os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def _on_device(call: NeuronCall) -> NeuronCall:
+def on_device(call: NeuronCall) -> NeuronCall:
     """The call with every tensor on x's device; a single constant in the host's memory becomes a number."""
 
     def moved(value: Any) -> Any:
@@ -160,13 +141,15 @@ def _on_device(call: NeuronCall) -> NeuronCall:
 
 def _inputs(plan: Plan, x: torch.Tensor, starts: Mapping[str, torch.Tensor]) -> tuple[dict[str, Any], frozenset[str]]:
     """What both kernels read: x, starting states, parameters, surrogate; and which scalars are given by address."""
+    signature = plan.signature
     static = x.shape[0] > 1 and x.stride(0) == 0
     rows = (x[:1] if static else x).contiguous()
     values: dict[str, Any] = {"x": rows, "x_stride": 0 if static else x.shape[1:].numel()}
-    values |= {f"s_{name}_start": value for name, value in starts.items()}
-    numbers = {f"s_{name}_start": value for name, value in plan.start_values.items()}
-    numbers |= {f"p_{name}": value for name, value in plan.scalars.items()}
-    numbers |= {f"surrogate_{name}": value for name, value in zip(plan.form.params, plan.surrogate_values, strict=True)}
+    values |= {f"s_{name}_start": value.contiguous() for name, value in starts.items()}
+    numbers = {f"s_{name}_start": value for name, value in signature.start_values.items()}
+    numbers |= {f"p_{name}": value for name, value in signature.scalars.items()}
+    surrogate = zip(signature.form.params, signature.surrogate_values, strict=True)
+    numbers |= {f"surrogate_{name}": value for name, value in surrogate}
     by_address = {f"p_{name}": layout.values for name, layout in plan.layouts.items() if name not in plan.spec.arrays}
     if plan.spec.dtype == "float64":  # Triton passes a Python float as float32
         by_address |= {
@@ -183,66 +166,76 @@ def _inputs(plan: Plan, x: torch.Tensor, starts: Mapping[str, torch.Tensor]) -> 
     return values | numbers | by_address, frozenset(by_address)
 
 
-class _Run(torch.autograd.Function):
-    """(plan, x, names of starting states, *starting states, *learnable parameters) -> output, end states, sequences."""
-
-    @staticmethod
-    def forward(ctx: Any, plan: Plan, x: torch.Tensor, start_names: tuple[str, ...], *tensors: torch.Tensor) -> Any:
-        starts = {name: value.detach() for name, value in zip(start_names, tensors, strict=False)}
-        real = getattr(torch, plan.spec.dtype)
-        output = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        ends = {name: torch.empty(x.shape[1:], dtype=real, device=x.device) for name in plan.states}
-        sequences = {name: torch.empty(x.shape, dtype=real, device=x.device) for name in plan.spec.recorded}
-        values, by_address = _inputs(plan, x.detach(), starts)
-        values["z"] = output
-        values |= {f"s_{name}_end": end for name, end in ends.items()}
-        values |= {f"s_{name}_seq": sequence for name, sequence in sequences.items()}
-        spec = GpuSpec(
-            kernel=replace(plan.spec, learnable=()),
-            by_address=by_address,
-            numbers=frozenset(f"s_{name}" for name in plan.start_values),
-        )
-        _kernel(forward_source, plan.step, plan.form, spec).launch(values, x, real)
-        ctx.plan, ctx.start_names, ctx.spec = plan, start_names, spec
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, *tensors)
-        return (output, *ends.values(), *sequences.values())
-
-    @staticmethod
-    def backward(ctx: Any, g_output: torch.Tensor | None, *gradients: torch.Tensor | None) -> Any:
-        if torch.is_grad_enabled():  # asked for with create_graph=True
-            raise UnsupportedError("second derivatives do not exist in the GPU kernels; use backend='reference'")
-        plan: Plan = ctx.plan
-        x, *tensors = ctx.saved_tensors
-        starts = dict(zip(ctx.start_names, tensors, strict=False))
-        real = getattr(torch, plan.spec.dtype)
-        g_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        g_starts = {name: torch.empty(x.shape[1:], dtype=real, device=x.device) for name in ctx.start_names}
-        g_params = {name: torch.empty(x.shape[1:].numel(), dtype=real, device=x.device) for name in plan.spec.learnable}
-        names = ["g_out", *(f"g_s_{name}_end" for name in plan.states)]
-        names += [f"g_s_{name}_seq" for name in plan.spec.recorded]
-        arriving = {
-            name: gradient.contiguous()
-            for name, gradient in zip(names, (g_output, *gradients), strict=True)
-            if gradient is not None
-        }
-        values, by_address = _inputs(plan, x, starts)
-        values |= {"g_x": g_x, **arriving}
-        values |= {f"g_s_{name}_start": gradient for name, gradient in g_starts.items()}
-        values |= {f"g_p_{name}_out": gradient for name, gradient in g_params.items()}
-        spec = replace(
-            ctx.spec,
-            kernel=plan.spec,
-            by_address=by_address,
-            arriving=frozenset(arriving),
-            narrow=x.dtype in NARROW,
-        )
-        _kernel(backward_source, plan.step, plan.form, spec).launch(values, x, real)
-        to_params = [_per_parameter(gradient, plan.layouts[name]) for name, gradient in g_params.items()]
-        return (None, g_x, None, *g_starts.values(), *to_params)
+def _gpu_spec(plan: Plan, by_address: frozenset[str]) -> GpuSpec:
+    return GpuSpec(
+        kernel=plan.spec,
+        by_address=by_address,
+        numbers=frozenset(f"s_{name}" for name in plan.signature.start_values),
+    )
 
 
-def _per_parameter(gradient: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """Sums a gradient per neuron [N] to the gradient of `layout.values` on its device, in float64, in a fixed order."""
-    lanes = gradient.view(-1, layout.values.numel(), layout.inner)
-    return lanes.sum(dim=(0, 2), dtype=torch.float64).to(gradient.dtype)
+def _real(x: torch.Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def forward(
+    signature: Signature, x: torch.Tensor, starts: Mapping[str, torch.Tensor], params: Mapping[str, torch.Tensor]
+) -> list[torch.Tensor]:
+    """A run over x [T, ...]: output, end states, recorded sequences and kept values.
+
+    States are float32 for an input in float16, bfloat16 or float32 and float64 for float64; the output has the input's
+    dtype.
+
+    Raises:
+        UnsupportedError: the tensors are not on a CUDA device and Triton does not interpret, or Triton is missing.
+    """
+    if (obstacle := obstacle_on(x.device)) and not (x.device.type == "cpu" and _interpreting()):
+        raise UnsupportedError(f"backend 'triton': {obstacle}")
+    real = _real(x)
+    plan = plan_run(signature, x.shape[1:], params, real)
+    output = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    ends = {name: torch.empty(x.shape[1:], dtype=real, device=x.device) for name in signature.states}
+    names = [*(f"s_{name}_seq" for name in signature.recorded), *(f"kept{k}" for k in range(signature.kept_count))]
+    sequences = {name: torch.empty(x.shape, dtype=real, device=x.device) for name in names}
+    values, by_address = _inputs(plan, x, starts)
+    values |= {"z": output, **{f"s_{name}_end": end for name, end in ends.items()}, **sequences}
+    spec = _gpu_spec(plan, by_address)
+    if not signature.keep:
+        spec = replace(spec, kernel=replace(plan.spec, learnable=()))
+    _kernel(forward_source, signature.step, signature.form, spec).launch(values, x, real)
+    return [output, *ends.values(), *sequences.values()]
+
+
+def backward(
+    signature: Signature,
+    x: torch.Tensor,
+    starts: Mapping[str, torch.Tensor],
+    params: Mapping[str, torch.Tensor],
+    kept: list[torch.Tensor],
+    arriving: list[torch.Tensor | None],
+) -> list[torch.Tensor]:
+    """Gradients of x (in its dtype), of the starting states and of the learnable parameters.
+
+    Args:
+        kept: what the forward run returned of it.
+        arriving: gradients of the output, the end states and the recorded sequences; None stands for zeros.
+    """
+    real = _real(x)
+    plan = plan_run(signature, x.shape[1:], params, real)
+    g_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    g_starts = {name: torch.empty(x.shape[1:], dtype=real, device=x.device) for name in signature.start_names}
+    g_params = {name: torch.empty(x.shape[1:].numel(), dtype=real, device=x.device) for name in signature.learnable}
+    names = ["g_out", *(f"g_s_{name}_end" for name in signature.states)]
+    names += [f"g_s_{name}_seq" for name in signature.recorded]
+    given = {
+        name: gradient.detach().contiguous()
+        for name, gradient in zip(names, arriving, strict=True)
+        if gradient is not None
+    }
+    values, by_address = _inputs(plan, x, starts)
+    values |= {"g_x": g_x, **given, **{f"kept{k}": value.contiguous() for k, value in enumerate(kept)}}
+    values |= {f"g_s_{name}_start": gradient for name, gradient in g_starts.items()}
+    values |= {f"g_p_{name}_out": gradient for name, gradient in g_params.items()}
+    spec = replace(_gpu_spec(plan, by_address), arriving=frozenset(given), narrow=x.dtype in NARROW)
+    _kernel(backward_source, signature.step, signature.form, spec).launch(values, x, real)
+    return [g_x, *g_starts.values(), *plan.parameter_gradients(g_params, params)]

@@ -98,7 +98,7 @@ def backward_source(step: TracedStep, form: ClosedForm, spec: GpuSpec) -> GpuSou
 
 def ordered_for_g_x(plain: BackwardStep) -> tuple[list[Node], bool]:
     """The values to keep apart from x, and whether the first may wait in the rows of g_x (g_x depends on it)."""
-    kept = [node for node in plain.kept if node.op != "input"]
+    kept = plain.kept_apart
     under_g_x = {id(node) for node in in_order([plain.g_input])}
     kept.sort(key=lambda node: id(node) not in under_g_x)  # stable: those on which g_x depends come first
     return kept, bool(kept) and id(kept[0]) in under_g_x
@@ -124,24 +124,28 @@ class _Writer:
         self.arrays = [f"p_{name}" for name in step.values if name in spec.kernel.arrays]
         self.recorded = [f"s_{name}" for name in spec.kernel.recorded]
         self.learnable = [f"g_p_{name}" for name in spec.kernel.learnable]
+        self._keep = spec.kernel.keep
         self._lane_names = lane_names(step, spec.kernel, x="x_now")
 
     def forward(self) -> GpuSource:
         plain = forward_step(self.step, self.form)
         by_name = {f"s_{name}": node for name, node in plain.new_states.items()}
-        roots = [plain.output, *by_name.values()]
+        kept = backward_step(self.step, self.form, self.spec.kernel.learnable).kept_apart if self._keep else []
+        roots = [plain.output, *by_name.values(), *kept]
         constants, before = hoisted_constants(self.step, self.form, self.spec.kernel, self.dialect, roots)
         emitter = Emitter(self.dialect, constants | self._lane_names)
         body = [_LOAD_X, *emitter.define(roots), _store("z_t", self._wide(emitter, plain.output), "z")]
         body += [_store(f"{name}_seq_t", self._wide(emitter, by_name[name])) for name in self.recorded]
+        body += [_store(f"kept{k}_t", self._wide(emitter, node)) for k, node in enumerate(kept)]
         body += self._assign(self.states, emitter, list(by_name.values()))
-        rows = ["z", *(f"{name}_seq" for name in self.recorded)]
+        sequences = [*(f"{name}_seq" for name in self.recorded), *(f"kept{k}" for k in range(len(kept)))]
+        rows = ["z", *sequences]
         body += ["x_t += x_stride", *(f"{row}_t += neurons" for row in rows)]
 
         text = _Text(["x", "x_stride", "z"], before)
         for name in self.states:
             text.arguments += [f"{name}_start", f"{name}_end"]
-        text.arguments += [f"{name}_seq" for name in self.recorded]
+        text.arguments += sequences
         text.block += self._load_block() + [f"{row}_t = {row} + low" for row in ["x", *rows]]
         text.block += ["for t in range(steps):", *indented(body)]
         text.block += [_store(f"{name}_end + low", name) for name in self.states]
@@ -149,15 +153,16 @@ class _Writer:
 
     def backward(self) -> GpuSource:
         plain = backward_step(self.step, self.form, self.spec.kernel.learnable)
-        kept, reuses_g_x = ordered_for_g_x(plain)
+        kept, reuses_g_x = (plain.kept_apart, False) if self._keep else ordered_for_g_x(plain)
         reuses_g_x = reuses_g_x and not self.spec.narrow
+        kept_rows = [f"kept{k}" for k in range(len(kept))] if self._keep else []
         g_states, g_params = list(plain.g_states.values()), list(plain.g_params.values())
         gradients = [plain.g_input, *g_states, *g_params]
         roots = [*kept, *plain.new_states.values(), *gradients]
         constants, before = hoisted_constants(self.step, self.form, self.spec.kernel, self.dialect, roots)
-        text = _Text(["x", "x_stride", "g_x"], before, saved_rows=len(kept) - reuses_g_x)
+        text = _Text(["x", "x_stride", "g_x"], before, saved_rows=0 if self._keep else len(kept) - reuses_g_x)
         saved = [f"saved_t + {k} * saved_stride" if k else "saved_t" for k in range(text.saved_rows)]
-        places = ["g_x_t", *saved] if reuses_g_x else saved
+        places = [f"{row}_t" for row in kept_rows] or (["g_x_t", *saved] if reuses_g_x else saved)
         saved_row = ["saved_t"] if saved else []
         saved_step = f"{text.saved_rows} * saved_stride"
 
@@ -167,36 +172,36 @@ class _Writer:
         recompute += self._assign(self.states, emitter, list(plain.new_states.values()))
         recompute += ["x_t += x_stride", "g_x_t += neurons", *(f"{row} += {saved_step}" for row in saved_row)]
 
-        kept_names = {node: f"kept{k}" for k, node in enumerate(kept)}
+        kept_names = {node: f"value{k}" for k, node in enumerate(kept)}
         emitter = Emitter(self.dialect, constants | self._lane_names | kept_names)
         reads_x = any(node.op == "input" for node in plain.kept)
         sequences = [f"g_{name}_seq" for name in self.recorded]
         arriving = [name for name in ["g_out", *sequences] if name in self.spec.arriving]
         adjoint = ["x_t -= x_stride"] if reads_x else []
         adjoint += ["g_x_t -= neurons", *(f"{row} -= {saved_step}" for row in saved_row)]
-        adjoint += [f"{name}_t -= neurons" for name in arriving]
+        adjoint += [f"{name}_t -= neurons" for name in [*arriving, *kept_rows]]
         adjoint += [_LOAD_X] if reads_x else []
-        adjoint += [f"kept{k} = {_load(place)}" for k, place in enumerate(places)]
+        adjoint += [f"{name} = {_load(place)}" for name, place in zip(kept_names.values(), places, strict=True)]
         adjoint += ["g_z = " + (f"{_load('g_out_t')}.to(real)" if "g_out" in arriving else "zero")]
         adjoint += [f"g_{name} += {_load(f'g_{name}_seq_t')}" for name in self.recorded if f"g_{name}_seq" in arriving]
         adjoint += [*emitter.define(gradients), _store("g_x_t", self._wide(emitter, plain.g_input), "g_x")]
         adjoint += [f"{name} += {emitter.read(node)}" for name, node in zip(self.learnable, g_params, strict=True)]
         adjoint += self._assign([f"g_{name}" for name in self.states], emitter, g_states)
 
-        text.arguments += arriving
+        text.arguments += [*arriving, *kept_rows]
         for name in self.states:
             text.arguments += [f"{name}_start"]
             text.arguments += [f"g_{name}_end"] if f"g_{name}_end" in self.spec.arriving else []
             text.arguments += [f"g_{name}_start"] if name not in self.spec.numbers else []
         text.arguments += [f"{name}_out" for name in self.learnable]
         text.before += ["zero = tl.full([BLOCK], 0.0, real)"]
-        ends = ["g_x", *arriving]
-        if kept:
+        ends = ["g_x", *arriving, *kept_rows]
+        if kept and not self._keep:
             ends = arriving
             text.block += [*self._load_block(), "x_t = x + low", "g_x_t = g_x + low"]
             text.block += ["saved_t = saved + program * BLOCK"] if saved else []
             text.block += ["for t in range(steps):", *indented(recompute), "tl.debug_barrier()"]
-        else:  # the adjoint reads nothing of the forward step but, at most, its input
+        else:  # the adjoint reads nothing of the forward step but, at most, its input and what that kernel kept
             text.block += [*self._load_block(), "x_t = x + low + past_the_end * x_stride"]
         text.block += [f"{name}_t = {name} + low + past_the_end * neurons" for name in ends]
         for name in self.states:

@@ -26,12 +26,14 @@ class KernelSpec:
         arrays: parameters given per neuron or per channel; all others are scalars.
         learnable: parameters whose gradient the backward kernel returns.
         recorded: states whose whole sequence is written by the forward kernel.
+        keep: the forward kernel writes what the backward kernel reads again; otherwise the latter recomputes it.
     """
 
     dtype: str
     arrays: frozenset[str] = frozenset()
     learnable: tuple[str, ...] = ()
     recorded: tuple[str, ...] = ()
+    keep: bool = False
 
 
 def lane_names(step: TracedStep, spec: KernelSpec, x: str) -> dict[Node, str]:

@@ -63,6 +63,11 @@ class BackwardStep:
     g_states: dict[str, Node]
     g_params: dict[str, Node]
 
+    @property
+    def kept_apart(self) -> list[Node]:
+        """The kept values but x, which is at hand in any case."""
+        return [node for node in self.kept if node.op != "input"]
+
 
 def forward_step(step: TracedStep, form: ClosedForm) -> ForwardStep:
     """The step without its words for gradients."""

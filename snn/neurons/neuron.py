@@ -51,6 +51,12 @@ class Neuron(MemoryModule):
             "triton" insist. `chosen_backend(x)` tells what runs and why.
         store_v_seq: True keeps the membrane of every step of the last call in `v_seq` [T, B, ...].
 
+    Attributes, False until set:
+        carry_state: True makes calls in step mode "m" stream as those in "s" do: each continues from the state of the
+            one before until `reset()`. SpikingJelly's neurons behave so.
+        keep_states: True keeps for the backward pass what it reads of every step (one to a few values per neuron and
+            step) instead of x alone, from which the states would be computed again.
+
     Raises:
         TypeError: an unknown parameter; the text names the closest one.
         ValueError: an unknown backend or step mode, or `learnable` names a switch.
@@ -85,6 +91,8 @@ class Neuron(MemoryModule):
         self.backend = backend
         self.step_mode = step_mode
         self.store_v_seq = store_v_seq
+        self.carry_state = False
+        self.keep_states = False
         self.v_seq: torch.Tensor | None = None
         for name, start in model.start(values).items():
             self.register_memory(name, float(start) if isinstance(start, int | float) else 0.0)
@@ -120,19 +128,21 @@ class Neuron(MemoryModule):
         self._check_input(x)
         x_seq = x if self.step_mode == "m" else x.unsqueeze(0)
         carried = not isinstance(state, _NotGiven)
+        streams = self.step_mode == "s" or self.carry_state
         start = self.model.start(self.call_params())
         if not isinstance(state, _NotGiven) and state is not None:
             self._check_state(state, x_seq)
             start |= state
-        elif not carried and self.step_mode == "s":
+        elif not carried and streams:
             streamed = {name: value for name, value in self.named_memories() if isinstance(value, torch.Tensor)}
             self._check_state(streamed, x_seq)
             start |= streamed
         result = self._run(x_seq, start)
 
-        keep_graph = self.step_mode == "s" and not carried
-        for name, value in result.states.items():
-            self._memories[name] = value if keep_graph else value.detach()
+        keep_graph = streams and not carried
+        if keep_graph or not torch.compiler.is_exporting():  # an exported program has no module to remember them
+            for name, value in result.states.items():
+                self._memories[name] = value if keep_graph else value.detach()
         if self.store_v_seq:
             self.v_seq = result.sequences.get("v")
         y = result.output if self.step_mode == "m" else result.output.squeeze(0)
@@ -143,7 +153,7 @@ class Neuron(MemoryModule):
     def _run(self, x_seq: torch.Tensor, start: Mapping[str, Any]) -> NeuronResult:
         params = self.call_params()
         recorded = ("v",) if self.store_v_seq and "v" in self.model.state else ()
-        call = NeuronCall(self.model, x_seq, start, params, self.surrogate_function, recorded)
+        call = NeuronCall(self.model, x_seq, start, params, self.surrogate_function, recorded, self.keep_states)
         return self.run_steps(self._choose(x_seq.device, params).backend, call)
 
     def run_steps(self, backend: str, call: NeuronCall) -> NeuronResult:

@@ -1,6 +1,6 @@
 """Compiles generated GPU kernels for a device that need not be there; run by test_gpu_compiles in a process of its own.
 
-A stand-in for the device's driver names the target, so Triton's own launch path binds the arguments that `run_gpu`
+A stand-in for the device's driver names the target, so Triton's own launch path binds the arguments that `run_kernel`
 hands over, specialises and compiles down to the binary, and stops before the launch. Prints a line of JSON per kernel.
 """
 
@@ -20,6 +20,7 @@ from triton.runtime import driver
 import snn
 from snn.kernels import gpu
 from snn.kernels.call import NeuronCall
+from snn.kernels.operator import run_kernel
 
 CAPABILITY = 90
 HALF, SINGLE, DOUBLE = torch.bfloat16, torch.float32, torch.float64
@@ -73,7 +74,7 @@ def main() -> None:
         start = {name: torch.zeros(x.shape[1:], requires_grad=True) for name in list(layer.model.state)[:1]}
         states = layer.model.start(params) | start
         call = NeuronCall(layer.model, x, states, params, layer.surrogate_function, recorded)
-        result = gpu.run_gpu(call)
+        result = run_kernel("triton", call)
         tensors = [result.output.float(), *result.states.values(), *result.sequences.values()]
         sum(tensor.sum() for tensor in tensors).backward()
 

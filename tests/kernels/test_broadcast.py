@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import snn
-from snn.kernels.broadcast import kernel_layout, per_parameter
+from snn.kernels.broadcast import kernel_layout
 
 
 @given(st.data())
@@ -34,7 +34,9 @@ def test_channels_are_not_copied() -> None:
 def test_gradients_sum_over_what_shares_a_value() -> None:
     layout = kernel_layout("tau", torch.rand(5, 1, 1), torch.Size((2, 5, 3, 3)))
     lanes = torch.rand(90)
-    torch.testing.assert_close(per_parameter(lanes, layout), lanes.view(2, 5, 9).sum((0, 2)))
+    torch.testing.assert_close(
+        layout.gradient(lanes, torch.Size((5, 1, 1))), lanes.view(2, 5, 9).sum((0, 2)).view(5, 1, 1)
+    )
 
 
 def test_wrong_shape_names_parameter_and_both_shapes() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -19,12 +20,15 @@ from spikingjelly.activation_based import surrogate as sj
 import snn
 from snn.kernels import gpu
 from snn.kernels.call import NeuronCall, NeuronResult
-from snn.kernels.cpu import run_cpu
+from snn.kernels.operator import run_kernel
+from snn.kernels.plan import plan_run
 from snn.kernels.reference import run_reference
+from snn.kernels.signature import describe, parse
 
 pytestmark = pytest.mark.skipif(
     not gpu.triton_is_installed(), reason="Triton is not installed; on Linux: pip install triton"
 )
+run_gpu = partial(run_kernel, "triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 by_name = pytest.mark.parametrize("member", NEURONS, ids=lambda member: member.name)
@@ -130,7 +134,7 @@ def test_half_precision_input_with_float32_states(member: Member, dtype: torch.d
     layer = member.build().to(DEVICE)
     x = member.currents(4, 5, 7, dtype=dtype).to(DEVICE)
     results = []
-    for run, current in ((run_reference, x.float().requires_grad_()), (gpu.run_gpu, x.requires_grad_())):
+    for run, current in ((run_reference, x.float().requires_grad_()), (run_gpu, x.requires_grad_())):
         result = run(call_of(layer, current, {}, *member_states(member)))
         loss = 1024 * result.output.float().sum()  # AdEx's gradients are denormal numbers of float16 otherwise
         results.append((result, torch.autograd.grad(loss, current)[0]))
@@ -167,7 +171,7 @@ def test_one_learnable_and_one_fixed_value_per_channel_beside_kept_values() -> N
 def test_learnable_reset_is_also_the_starting_state() -> None:
     gradients = []
     x = Member("lif").currents(5, 2, 3).to(DEVICE)
-    for run in (run_reference, gpu.run_gpu):
+    for run in (run_reference, run_gpu):
         v_reset = torch.tensor([-0.2, 0.0, 0.1])
         layer = snn.LIF(v_reset=v_reset, learnable=("v_reset",), step_mode="m").to(DEVICE)
         (gradient,) = torch.autograd.grad((run(call_of(layer, x)).output * x).sum(), layer.v_reset)
@@ -191,7 +195,7 @@ def test_gradients_where_the_output_is_not_used(used: str) -> None:
     layer = snn.ALIF(step_mode="m").to(DEVICE)
     x = Member("alif").currents(4, 5, 7).to(DEVICE).requires_grad_()
     gradients = []
-    for run in (run_reference, gpu.run_gpu):
+    for run in (run_reference, run_gpu):
         values = getattr(run(call_of(layer, x, {}, "a", "v")), used)
         gradients.append(torch.autograd.grad((values["v"] ** 2).sum(), x)[0])
     assert_close(gradients[1], gradients[0], 1e-5)
@@ -201,26 +205,27 @@ def test_static_input_is_read_in_place_and_gives_the_same() -> None:
     image = Member("lif").currents(3, 7).to(DEVICE).requires_grad_()
     layer = snn.LIF(step_mode="m").to(DEVICE)
     weights = torch.randn(5, 3, 7).to(DEVICE)
-    outputs = [gpu.run_gpu(call_of(layer, x)).output for x in (image.expand(5, 3, 7), image.expand(5, 3, 7).clone())]
+    outputs = [run_gpu(call_of(layer, x)).output for x in (image.expand(5, 3, 7), image.expand(5, 3, 7).clone())]
     assert torch.equal(*outputs)
     repeated, copied = (torch.autograd.grad((y * weights).sum(), image)[0] for y in outputs)
     assert torch.equal(repeated, copied)
-    plan, starts, _ = gpu.plan_call(call_of(layer, image.expand(5, 3, 7)), torch.float32)
-    values, _ = gpu._inputs(plan, image.expand(5, 3, 7), starts)
+    signature = parse(describe("triton", call_of(layer, image)))
+    plan = plan_run(signature, image.shape, {}, torch.float32)
+    values, _ = gpu._inputs(plan, image.detach().expand(5, 3, 7), {})
     assert (values["x"].data_ptr(), values["x_stride"]) == (image.data_ptr(), 0)
 
 
 def test_inputs_that_are_not_contiguous_and_inputs_without_neurons() -> None:
     layer = snn.LIF(step_mode="m").to(DEVICE)
     x = Member("lif").currents(4, 5, 6).transpose(1, 2).to(DEVICE)
-    assert torch.equal(gpu.run_gpu(call_of(layer, x)).output, run_reference(call_of(layer, x)).output)
-    assert gpu.run_gpu(call_of(layer, x[:, :0])).output.shape == (4, 0, 5)
+    assert torch.equal(run_gpu(call_of(layer, x)).output, run_reference(call_of(layer, x)).output)
+    assert run_gpu(call_of(layer, x[:, :0])).output.shape == (4, 0, 5)
 
 
 def test_no_gradient_is_prepared_where_none_is_asked_for() -> None:
     layer = snn.LIF(tau=2.0, learnable=("tau",), step_mode="m").to(DEVICE)
     with torch.no_grad():
-        assert not gpu.run_gpu(call_of(layer, torch.ones(3, 2, 2, device=DEVICE))).output.requires_grad
+        assert not run_gpu(call_of(layer, torch.ones(3, 2, 2, device=DEVICE))).output.requires_grad
 
 
 def test_the_same_bits_as_the_kernels_of_the_cpu() -> None:
@@ -228,10 +233,10 @@ def test_the_same_bits_as_the_kernels_of_the_cpu() -> None:
         member = next(m for m in NEURONS if m.name == name)
         layer = member.build()
         x = member.currents(7, 5, 7).requires_grad_()
-        on_cpu = run_cpu(call_of(layer, x))
+        on_cpu = run_kernel("numba", call_of(layer, x))
         (g_cpu,) = torch.autograd.grad(on_cpu.output.sum(), x)
         current = x.detach().to(DEVICE).requires_grad_()
-        on_gpu = gpu.run_gpu(call_of(layer.to(DEVICE), current))
+        on_gpu = run_gpu(call_of(layer.to(DEVICE), current))
         (g_gpu,) = torch.autograd.grad(on_gpu.output.sum(), current)
         assert torch.equal(on_gpu.output.cpu(), on_cpu.output)
         assert all(torch.equal(on_gpu.states[state].cpu(), value) for state, value in on_cpu.states.items())
@@ -258,8 +263,9 @@ def test_scratch_and_outputs_hold_no_unwritten_cell(monkeypatch: pytest.MonkeyPa
 def test_second_derivatives_are_refused() -> None:
     layer = snn.LIF(step_mode="m").to(DEVICE)
     x = Member("lif").currents(3, 2, 2).to(DEVICE).requires_grad_()
+    (first,) = torch.autograd.grad(run_gpu(call_of(layer, x)).output.sum(), x, create_graph=True)
     with pytest.raises(snn.UnsupportedError, match="second derivatives"):
-        torch.autograd.grad(gpu.run_gpu(call_of(layer, x)).output.sum(), x, create_graph=True)
+        first.sum().backward()
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA device")
@@ -285,5 +291,5 @@ def test_more_neurons_than_a_grid_keeps_values_for() -> None:
 def test_cpu_tensors_are_refused_outside_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET")
     with pytest.raises(snn.UnsupportedError, match="tensors are on cpu, Triton kernels need them on a CUDA device"):
-        gpu.run_gpu(call_of(snn.LIF(step_mode="m"), torch.ones(2, 3)))
+        run_gpu(call_of(snn.LIF(step_mode="m"), torch.ones(2, 3)))
     assert "TRITON_INTERPRET" not in os.environ
