@@ -1,9 +1,9 @@
 """Neuron runs as torch knows them: an autograd function for eager calls, an operator for compiled and exported ones.
 
 `spikeloop::neuron` and `spikeloop::neuron_backward` are opaque to torch.compile and torch.export, which see their shapes
-through the fake implementations. Eager calls take the autograd function over the same kernels, since an operator costs
-about a tenth of a millisecond more for each pass; it also has what torch.func needs (grad, vmap and both together, for
-example for gradients of each sample).
+through the fake implementations. Eager calls take an autograd function over the same kernels, since an operator costs
+about a tenth of a millisecond more for each training step. Under torch.func another one serves, which knows what vmap
+and grad need (both together give the gradients of each sample).
 
 The tensors of a run travel as one list, starting states first, then parameters; everything else about it is the text
 of its signature.
@@ -44,11 +44,21 @@ def run_kernel(backend: str, call: NeuronCall) -> NeuronResult:
     starts = [call.states[name] for name in call.model.state if isinstance(call.states[name], Tensor)]
     params = [call.params[name] for name in call.model.params if isinstance(call.params[name], Tensor)]
     tensors = [start.to(real).expand(x.shape[1:]) for start in starts] + params
+    return _named(_outputs(text, x, tensors), call, dtype)
+
+
+def _outputs(text: str, x: Tensor, tensors: list[Tensor]) -> Sequence[Tensor]:
     if torch.compiler.is_compiling() or type(x) not in (Tensor, torch.nn.Parameter):
-        outputs = neuron(x, tensors, text)
-    else:
-        outputs = _Forward.apply(text, x, *tensors)
-    return _named(outputs, call, dtype)
+        return neuron(x, tensors, text)
+    if _transforms_are_active():
+        return _Transformable.apply(text, x, *tensors)
+    if torch.is_grad_enabled() and (x.requires_grad or any(tensor.requires_grad for tensor in tensors)):
+        return _Eager.apply(text, x, *tensors)
+    return _forward(parse(text), x, tensors)
+
+
+# Where a release of torch should lack this function, every call takes the slower way that is right in any case.
+_transforms_are_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 
 
 _INPUT_DTYPES = {
@@ -101,8 +111,41 @@ def _kept(signature: Signature, outputs: Sequence[Tensor]) -> list[Tensor]:
     return list(outputs[len(outputs) - signature.kept_count :])
 
 
-class _Forward(torch.autograd.Function):
-    """(text, x, *tensors) -> output, end states, recorded sequences, kept values."""
+def _save_run(ctx: Any, text: str, x: Tensor, tensors: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+    kept = _kept(parse(text), outputs)
+    ctx.text, ctx.tensor_count = text, len(tensors)
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*kept)
+    ctx.save_for_backward(x, *tensors, *kept)
+
+
+def _gradients(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
+    x, *rest = ctx.saved_tensors
+    tensors, kept = rest[: ctx.tensor_count], rest[ctx.tensor_count :]
+    arriving = gradients[: len(gradients) - len(kept)]
+    signature = parse(ctx.text)
+    if torch.is_grad_enabled() or _transforms_are_active():
+        found = _Backward.apply(ctx.text, len(tensors), len(kept), x, *tensors, *kept, *arriving)
+    else:
+        found = _backward(signature, x, tensors, kept, arriving)
+    g_x, g_tensors = _to_inputs(signature, found)
+    return None, g_x, *g_tensors
+
+
+class _Eager(torch.autograd.Function):
+    """(text, x, *tensors) -> output, end states, recorded sequences, kept values; the quickest form."""
+
+    @staticmethod
+    def forward(ctx: Any, text: str, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        outputs = tuple(_forward(parse(text), x, tensors))
+        _save_run(ctx, text, x, tensors, outputs)
+        return outputs
+
+    backward = staticmethod(_gradients)
+
+
+class _Transformable(torch.autograd.Function):
+    """The same for the transforms of torch.func."""
 
     @staticmethod
     def forward(text: str, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -111,27 +154,15 @@ class _Forward(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> None:
         text, x, *tensors = inputs
-        kept = _kept(parse(text), outputs)
-        ctx.text, ctx.tensor_count = text, len(tensors)
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(*kept)
-        ctx.save_for_backward(x, *tensors, *kept)
+        _save_run(ctx, text, x, tensors, outputs)
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
-        x, *rest = ctx.saved_tensors
-        tensors, kept = rest[: ctx.tensor_count], rest[ctx.tensor_count :]
-        arriving = gradients[: len(gradients) - len(kept)]
-        found = _Backward.apply(ctx.text, len(tensors), len(kept), x, *tensors, *kept, *arriving)
-        g_x, g_tensors = _to_inputs(parse(ctx.text), found)
-        return None, g_x, *g_tensors
+    backward = staticmethod(_gradients)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], text: str, x: Tensor, *tensors: Tensor) -> Any:
-        signature = parse(text)
-        x, tensors = _batched(signature, info.batch_size, in_dims[1], in_dims[2:], x, tensors)
-        outputs = _Forward.apply(text, x, *tensors)
-        return outputs, _out_dims(signature, outputs)
+        x, batched = _batched(parse(text), info.batch_size, in_dims[1], in_dims[2:], x, tensors)
+        outputs = _Transformable.apply(text, x, *batched)
+        return outputs, _out_dims(parse(text), outputs)
 
 
 class _Backward(torch.autograd.Function):

@@ -48,7 +48,7 @@ def gradients(net: nn.Module, y: torch.Tensor, x: torch.Tensor) -> list[torch.Te
 def test_opcheck(member: Member, keep: bool) -> None:
     layer = member.build(backend="numba")
     x = member.currents(3, 2, 5).requires_grad_()
-    start = {list(layer.model.state)[0]: torch.full((2, 5), 0.1)}
+    start = {next(iter(layer.model.state)): torch.full((2, 5), 0.1)}
     call = call_of(layer, x, start, recorded=tuple(layer.model.state)[:1], keep=keep)
     text = describe("numba", call)
     params = [value for value in call.params.values() if isinstance(value, torch.Tensor)]
