@@ -1,6 +1,7 @@
 """Spiking neural networks: neurons, layers, learning rules and conversion."""
 
 from snn import surrogate as surrogate
+from snn.acceleration import accelerate as accelerate
 from snn.errors import ShapeError as ShapeError
 from snn.errors import UnsupportedError as UnsupportedError
 from snn.neurons import ALIF as ALIF
@@ -36,6 +37,7 @@ __all__ = [
     "RecurrentLIF",
     "ShapeError",
     "UnsupportedError",
+    "accelerate",
     "neuron_model",
     "surrogate",
 ]

@@ -40,6 +40,7 @@ def test_public_names() -> None:
             "RecurrentLIF",
             "ShapeError",
             "UnsupportedError",
+            "accelerate",
             "neuron_model",
             "surrogate",
         ]
@@ -65,7 +66,7 @@ def test_import_snn_is_light() -> None:
 
 
 FAMILIES = ["adaptive", "cuba", "graded", "lif", "neuron", "recurrent"]
-MODULES = ["snn.declaration", "snn.errors", *(f"snn.neurons.{family}" for family in FAMILIES)]
+MODULES = ["snn.acceleration", "snn.declaration", "snn.errors", *(f"snn.neurons.{family}" for family in FAMILIES)]
 
 
 @pytest.mark.parametrize("name", MODULES)

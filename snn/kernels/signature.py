@@ -13,7 +13,6 @@ import torch
 from snn.declaration import NeuronModel, find_model
 from snn.kernels.call import NeuronCall
 from snn.kernels.graph import TraceError
-from snn.kernels.lower import backward_step
 from snn.kernels.trace import TracedStep, is_switch, trace
 from snn.surrogate import ClosedForm, closed_form, form_named
 
@@ -56,6 +55,8 @@ class Signature:
     @functools.cached_property
     def kept_count(self) -> int:
         """How many values per neuron and step a forward pass with `keep` returns."""
+        from snn.kernels.lower import backward_step  # brings networkx
+
         return len(backward_step(self.step, self.form, self.learnable).kept_apart) if self.keep else 0
 
     def split(self, tensors: Sequence[torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -156,10 +157,13 @@ def traced_step(model: NeuronModel, switches: tuple[tuple[str, Any], ...]) -> Tr
     return trace(model, dict(switches))
 
 
-@torch.compiler.assume_constant_result
 def obstacle_to_trace(model_key: str, switches: str) -> str | None:
     """Why the model with this key cannot be traced under the switches (`switches_of`), or None."""
     return _obstacle_to_trace(model_key, switches)
+
+
+# What torch.compiler.assume_constant_result does; that one would import the whole compiler together with this package.
+obstacle_to_trace._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.lru_cache(maxsize=4096)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from snn.errors import ShapeError
 from snn.layers import sparse_ops
 
 KERNEL_DTYPES = (torch.float32, torch.float64)
@@ -124,7 +125,7 @@ class SpikeLinear(torch.nn.Linear):
             ``linear_max_density`` of the shape, 0 is always dense, 1 always sparse.
     Input: [..., in_features], float32 or float64 for the sparse path.
     Returns: [..., out_features], dtype of the input.
-    Raises: ValueError for a wrong number of features or max_density; TypeError for a dtype other than the weight's.
+    Raises: ShapeError for a wrong number of features; ValueError for max_density; TypeError for a dtype other than the weight's.
 
     >>> layer = SpikeLinear(512, 256)
     >>> spikes = torch.zeros(1000, 512)
@@ -159,7 +160,7 @@ class SpikeLinear(torch.nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         if input.dim() == 0 or input.shape[-1] != self.in_features:
-            raise ValueError(
+            raise ShapeError(
                 f"SpikeLinear: input must be [..., {self.in_features}] (in_features last), "
                 f"got shape {tuple(input.shape)}"
             )
@@ -190,9 +191,9 @@ class SpikeConv2d(torch.nn.Conv2d):
 
     Args:
         max_density: as in ``SpikeLinear``; None takes the measured ``conv2d_max_density``.
-    Input: [B, in_channels, H, W] or [in_channels, H, W], float32 or float64 for the sparse path.
-    Returns: [B, out_channels, H', W'] or [out_channels, H', W'], dtype of the input.
-    Raises: ValueError for a wrong shape or max_density; TypeError for a dtype other than the weight's.
+    Input: [..., in_channels, H, W] with any leading dimensions, float32 or float64 for the sparse path.
+    Returns: [..., out_channels, H', W'], dtype of the input.
+    Raises: ShapeError for a wrong shape; ValueError for max_density; TypeError for a dtype other than the weight's.
 
     >>> layer = SpikeConv2d(64, 64, 3, padding=1)
     >>> spikes = torch.zeros(16, 64, 16, 16)
@@ -241,17 +242,18 @@ class SpikeConv2d(torch.nn.Conv2d):
         return x, [around[2], around[0]]
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.dim() not in (3, 4) or input.shape[-3] != self.in_channels:
-            raise ValueError(
-                f"SpikeConv2d: input must be [B, {self.in_channels}, H, W] or [{self.in_channels}, H, W], "
+        if input.dim() < 3 or input.shape[-3] != self.in_channels:
+            raise ShapeError(
+                f"SpikeConv2d: input must be [..., {self.in_channels}, H, W] (in_channels third from last), "
                 f"got shape {tuple(input.shape)}"
             )
         _check_dtype("SpikeConv2d", input, self.weight)
-        x, padding = self._padded(input if input.dim() == 4 else input.unsqueeze(0))
+        leading = input.shape[:-3]
+        x, padding = self._padded(input.reshape(leading.numel(), *input.shape[-3:]))
         geometry = (list(self.stride), padding, list(self.dilation), self.groups)
         height, width = sparse_ops.conv2d_out_size(x.shape[2:], self.kernel_size, *geometry[:3])
         if height < 1 or width < 1:
-            raise ValueError(
+            raise ShapeError(
                 f"SpikeConv2d: input of {tuple(x.shape[2:])} pixels with padding {tuple(padding)} is smaller than the "
                 f"kernel of {self.kernel_size} taps at dilation {self.dilation}"
             )
@@ -267,4 +269,4 @@ class SpikeConv2d(torch.nn.Conv2d):
             y = functional.conv2d(x, self.weight, self.bias, *geometry)
         if _may_record():
             self._status, self._limit, self._entry_count = status, limit, x.numel()
-        return y if input.dim() == 4 else y.squeeze(0)
+        return y.view(*leading, *y.shape[1:])

@@ -231,3 +231,17 @@ def test_data_parallel_gradients_are_those_of_the_whole_batch(tmp_path: Any) -> 
         assert parameter.grad is not None
         torch.testing.assert_close(shared[0][k], shared[1][k])
         torch.testing.assert_close(2.0 * shared[0][k], parameter.grad)
+
+
+def test_compiled_neuron_that_cannot_be_traced_runs_on_the_reference() -> None:
+    @snn.neuron_model(state={"v": 0.0}, params={"v_threshold": 1.0})
+    def cubic(x: Any, s: Any, p: Any) -> Any:
+        v = 0.5 * s.v + x**3
+        z = spike(v - p.v_threshold)
+        return z, {"v": v - z}
+
+    layer = snn.Neuron(cubic, step_mode="m")
+    layer._warned = True
+    x = 1.5 * torch.rand(4, 2, 3)
+    compiled = torch.compile(layer, backend="aot_eager")
+    assert torch.equal(compiled(x), run_reference(call_of(layer, x)).output)

@@ -377,7 +377,7 @@ def test_errors_name_the_layer_what_came_and_what_is_accepted():
         linear(torch.zeros(2, 8, dtype=torch.int64))
     with pytest.raises(TypeError, match=r"SpikeConv2d.*torch.float32, got torch.float64"):
         conv(torch.zeros(1, 3, 8, 8, dtype=torch.float64))
-    with pytest.raises(ValueError, match=r"SpikeConv2d: input must be \[B, 3, H, W\].*got shape \(1, 2, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"SpikeConv2d: input must be \[\.\.\., 3, H, W\].*got shape \(1, 2, 8, 8\)"):
         conv(torch.zeros(1, 2, 8, 8))
     with pytest.raises(ValueError, match=r"SpikeConv2d: input must be .* got shape \(3, 8\)"):
         conv(torch.zeros(3, 8))
