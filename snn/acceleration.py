@@ -32,6 +32,9 @@ class Replacement:
     by: str | None
     reason: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.name or '(network)'}: {self.module} " + (f"-> {self.by}" if self.by else self.reason)
+
 
 @dataclass(frozen=True)
 class AccelerationReport:
@@ -50,10 +53,8 @@ class AccelerationReport:
         return tuple(row for row in self.rows if row.by is None)
 
     def __str__(self) -> str:
-        lines = [f"{len(self.replaced)} of {len(self.rows)} layers replaced"]
-        for row in self.rows:
-            lines.append(f"  {row.name or '(network)'}: {row.module} " + (f"-> {row.by}" if row.by else row.reason))
-        return "\n".join(lines)
+        first = f"{len(self.replaced)} of {len(self.rows)} layers replaced"
+        return "\n".join([first, *(f"  {row}" for row in self.rows)])
 
 
 def accelerate(net: nn.Module, layers: bool = False, *, inplace: bool = False) -> tuple[nn.Module, AccelerationReport]:
@@ -132,7 +133,7 @@ def _dressed(new: nn.Module, old: nn.Module) -> nn.Module:
     """The new layer with the old one's mode, states and hooks."""
     new.train(old.training)
     if isinstance(new, Neuron):
-        new.step_mode = old.step_mode
+        new.step_mode = str(old.step_mode)
         new.carry_state = True
         for name, value in old.named_memories():  # type: ignore[operator]
             if name in new._memories:

@@ -78,14 +78,15 @@ class ColumnLists(NamedTuple):
     values: Array  # one for each row number; empty if all are 1
 
 
-def _columns_of_matrix(matrix: Tensor, bits: Tensor, with_values: bool, chunk_rows: int) -> ColumnLists:
+def _columns_of_matrix(matrix: Array, columns: int, bits: Tensor, with_values: bool, chunk_rows: int) -> ColumnLists:
+    """`matrix` is read where its entries are wanted; the bits have the rest."""
     from snn.layers.sparse_lists import lists_from_bits
 
     bounds = _row_bounds(bits)
-    pointers = np.empty((-(-matrix.shape[0] // chunk_rows), matrix.shape[1] + 1), np.int64)
+    pointers = np.empty((-(-bits.shape[0] // chunk_rows), columns + 1), np.int64)
     rows = np.empty(bounds[-1], np.int32)
-    values = np.empty(bounds[-1] if with_values else 0, matrix.numpy().dtype)
-    lists_from_bits(matrix.numpy(), _words(bits), bounds[:-1:chunk_rows], chunk_rows, pointers, rows, values)
+    values = np.empty(bounds[-1] if with_values else 0, matrix.dtype)
+    lists_from_bits(matrix, _words(bits), bounds[:-1:chunk_rows], chunk_rows, pointers, rows, values)
     return ColumnLists(pointers, rows, values)
 
 
@@ -193,18 +194,26 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None, max_density: float) -> tup
 
 
 @torch.library.custom_op("spikeloop::sparse_linear_weight_gradient", mutates_args=(), device_types="cpu")
-def sparse_linear_weight_gradient(grad: Tensor, x: Tensor, bits: Tensor, status: Tensor) -> Tensor:
-    """grad^T @ x, in the way the forward pass chose."""
+def sparse_linear_weight_gradient(
+    grad: Tensor, x: Tensor | None, bits: Tensor, status: Tensor, in_count: int
+) -> Tensor:
+    """grad^T @ x, in the way the forward pass chose; x may be None where all its entries are 0 and 1."""
     done = int(status[1])
     if done in (SPARSE_ONES, SPARSE_VALUES):
-        matrix = x.detach().contiguous()
-        return _weight_gradient(_columns_of_matrix(matrix, bits, done == SPARSE_VALUES, CHUNK_ROWS), grad.detach())
+        lists = _columns_of_matrix(_entries(x, grad), in_count, bits, done == SPARSE_VALUES, CHUNK_ROWS)
+        return _weight_gradient(lists, grad.detach())
+    assert x is not None
     return grad.t() @ x
 
 
+def _entries(matrix: Tensor | None, like: Tensor) -> Array:
+    """The entries of a matrix, or none where the bits say it all."""
+    return (like.new_empty(0, 0) if matrix is None else matrix).detach().contiguous().numpy()
+
+
 @sparse_linear_weight_gradient.register_fake
-def _(grad: Tensor, x: Tensor, bits: Tensor, status: Tensor) -> Tensor:
-    return grad.new_empty(grad.shape[1], x.shape[1])
+def _(grad: Tensor, x: Tensor | None, bits: Tensor, status: Tensor, in_count: int) -> Tensor:
+    return grad.new_empty(grad.shape[1], in_count)
 
 
 def _save_linear(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -212,7 +221,12 @@ def _save_linear(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor
     _, bits, status = output
     ctx.set_materialize_grads(False)
     ctx.has_bias = bias is not None
-    ctx.save_for_backward(x, weight, bits, status)
+    ctx.save_for_backward(None if _bits_are_enough(status) else x, weight, bits, status)
+
+
+def _bits_are_enough(status: Tensor) -> bool:
+    """Whether the backward pass can do without the input; a compiled graph is fixed before the data are known."""
+    return type(status) is Tensor and not torch.compiler.is_compiling() and int(status[1]) == SPARSE_ONES
 
 
 def _linear_backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
@@ -222,7 +236,7 @@ def _linear_backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | N
     needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
     return (
         grad @ weight if needs_x else None,
-        sparse_linear_weight_gradient(grad, x, bits, status) if needs_weight else None,
+        sparse_linear_weight_gradient(grad, x, bits, status, weight.shape[1]) if needs_weight else None,
         grad.sum(0) if needs_bias and ctx.has_bias else None,
         None,
     )
@@ -239,31 +253,35 @@ def conv2d_out_size(
 
 
 def _group_lists(
-    x: Tensor,
+    entries: Array,
+    shape: Sequence[int],
     bits: Tensor,
     weight: Tensor,
     geometry: tuple[Sequence[int], Sequence[int], Sequence[int]],
     groups: int,
     with_values: bool,
 ) -> list[ActiveLists]:
-    """For each group the active taps of every output pixel: the sparse form of torch.nn.functional.unfold(x)."""
+    """For each group the active taps of every output pixel: the sparse form of torch.nn.functional.unfold(x).
+
+    `shape` is that of x; `entries` is its matrix of rows of pixels, read where values are wanted.
+    """
     from snn.layers.sparse_lists import unfold_lists
 
     stride, padding, dilation = geometry
-    samples, channels, *size = x.shape
+    samples, channels, *size = shape
     kernel = weight.shape[2:]
     out_size = conv2d_out_size(size, kernel, stride, padding, dilation)
-    matrix = x.view(samples * channels, size[0] * size[1])
-    pointers, pixel_channels, values = _columns_of_matrix(matrix, bits, with_values, channels // groups)
+    pixels = size[0] * size[1]
+    pointers, pixel_channels, values = _columns_of_matrix(entries, pixels, bits, with_values, channels // groups)
     taps = kernel[0] * kernel[1]
     row_count = samples * groups * out_size[0] * out_size[1]
     starts, stops = np.empty((2, row_count), np.int64)
     indices = np.empty(taps * pixel_channels.shape[0], np.int32)
-    entries = np.zeros(indices.shape[0] if with_values else 0, np.int64)
+    places = np.zeros(indices.shape[0] if with_values else 0, np.int64)
     pairs: list[Any] = [(int(a), int(b)) for a, b in (size, kernel, stride, padding, dilation, out_size)]
     unfold: Any = unfold_lists
-    unfold(pointers, pixel_channels, *pairs, starts, stops, indices, entries)
-    values = values[entries]
+    unfold(pointers, pixel_channels, *pairs, starts, stops, indices, places)
+    values = values[places]
     starts, stops = (rows.reshape(samples, groups, -1) for rows in (starts, stops))
     return [ActiveLists(starts[:, g].reshape(-1), stops[:, g].reshape(-1), indices, values) for g in range(groups)]
 
@@ -286,7 +304,8 @@ def sparse_conv2d(
     bits = x.new_empty(matrix.shape[0], _words_per_row(matrix.shape[1]), dtype=torch.int64)
     active, done = _decide(matrix, bits, max_density)
     if done in (SPARSE_ONES, SPARSE_VALUES):
-        lists = _group_lists(images, bits, weight, (stride, padding, dilation), groups, done == SPARSE_VALUES)
+        geometry = (stride, padding, dilation)
+        lists = _group_lists(matrix.numpy(), x.shape, bits, weight, geometry, groups, done == SPARSE_VALUES)
         y = x.new_empty(
             samples, weight.shape[0], *conv2d_out_size((height, width), weight.shape[2:], stride, padding, dilation)
         )
@@ -331,7 +350,8 @@ def _dense_conv2d_gradients(
 @torch.library.custom_op("spikeloop::sparse_conv2d_weight_gradient", mutates_args=(), device_types="cpu")
 def sparse_conv2d_weight_gradient(
     grad: Tensor,
-    x: Tensor,
+    x: Tensor | None,
+    shape: Sequence[int],
     weight: Tensor,
     bits: Tensor,
     status: Tensor,
@@ -340,13 +360,17 @@ def sparse_conv2d_weight_gradient(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """The weight gradient of conv2d, in the way the forward pass chose. Of weight only the shape is used."""
+    """The weight gradient of conv2d, in the way the forward pass chose. Of weight only the shape is used.
+
+    `shape` is that of x, which may be None where all its entries are 0 and 1.
+    """
     done = int(status[1])
     if done not in (SPARSE_ONES, SPARSE_VALUES):
+        assert x is not None
         geometry = (list(stride), list(padding), list(dilation))
         return _dense_conv2d_gradients(grad, x, weight, geometry, groups, 1).contiguous()
-    images = x.detach().contiguous()
-    lists = _group_lists(images, bits, weight, (stride, padding, dilation), groups, done == SPARSE_VALUES)
+    entries = _entries(None if x is None else x.flatten(0, 1).flatten(1), grad)
+    lists = _group_lists(entries, shape, bits, weight, (stride, padding, dilation), groups, done == SPARSE_VALUES)
     grad_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
     per_group = weight.shape[0] // groups
     for g in range(groups):
@@ -360,7 +384,8 @@ def sparse_conv2d_weight_gradient(
 @sparse_conv2d_weight_gradient.register_fake
 def _(
     grad: Tensor,
-    x: Tensor,
+    x: Tensor | None,
+    shape: Sequence[int],
     weight: Tensor,
     bits: Tensor,
     status: Tensor,
@@ -377,8 +402,8 @@ def _save_conv2d(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor
     _, bits, status = output
     ctx.set_materialize_grads(False)
     ctx.has_bias = bias is not None
-    ctx.geometry, ctx.groups = (list(stride), list(padding), list(dilation)), groups
-    ctx.save_for_backward(x, weight, bits, status)
+    ctx.geometry, ctx.groups, ctx.shape = (list(stride), list(padding), list(dilation)), groups, x.shape
+    ctx.save_for_backward(None if _bits_are_enough(status) else x, weight, bits, status)
 
 
 def _conv2d_backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
@@ -386,9 +411,12 @@ def _conv2d_backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | N
         return (None,) * 8
     x, weight, bits, status = ctx.saved_tensors
     needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-    grad_x = _dense_conv2d_gradients(grad, x, weight, ctx.geometry, ctx.groups, 0) if needs_x else None
+    grad_x = None
+    if needs_x:  # of x only the shape is used there
+        like = grad.new_empty(1).expand(ctx.shape) if x is None else x
+        grad_x = _dense_conv2d_gradients(grad, like, weight, ctx.geometry, ctx.groups, 0)
     grad_weight = (
-        sparse_conv2d_weight_gradient(grad, x, weight, bits, status, *ctx.geometry, ctx.groups)
+        sparse_conv2d_weight_gradient(grad, x, ctx.shape, weight, bits, status, *ctx.geometry, ctx.groups)
         if needs_weight
         else None
     )

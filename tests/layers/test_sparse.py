@@ -354,15 +354,31 @@ def test_operators_pass_opcheck(max_density, values):
     x = spikes((33, 70), 0.1, values=values)
     torch.library.opcheck(sparse_ops.sparse_linear, (x.clone().requires_grad_(), weight, bias, max_density))
     _, bits, status = sparse_ops.sparse_linear(x, weight.detach(), None, max_density)
-    torch.library.opcheck(sparse_ops.sparse_linear_weight_gradient, (torch.randn(33, 10), x, bits, status))
+    torch.library.opcheck(sparse_ops.sparse_linear_weight_gradient, (torch.randn(33, 10), x, bits, status, x.shape[1]))
     images = spikes((2, 4, 9, 8), 0.1, values=values)
     kernel = torch.randn(6, 2, 3, 3, requires_grad=True)
     geometry = ([2, 1], [1, 0], [1, 2], 2)
     image_arguments = (images.clone().requires_grad_(), kernel, torch.randn(6, requires_grad=True))
     torch.library.opcheck(sparse_ops.sparse_conv2d, (*image_arguments, *geometry, max_density))
     y, bits, status = sparse_ops.sparse_conv2d(images, kernel.detach(), None, *geometry, max_density)
-    gradient_arguments = (torch.randn_like(y), images, kernel.detach(), bits, status, *geometry)
+    gradient_arguments = (torch.randn_like(y), images, images.shape, kernel.detach(), bits, status, *geometry)
     torch.library.opcheck(sparse_ops.sparse_conv2d_weight_gradient, gradient_arguments)
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv"])
+@pytest.mark.parametrize("values", ["ones", "graded"])
+def test_the_input_is_kept_as_bits_where_it_is_spikes(kind, values):
+    sparse, dense = pair(kind, *((640, 48) if kind == "linear" else (4, 48, 3)), max_density=1.0)
+    x = spikes((400, 640) if kind == "linear" else (2, 4, 32, 32), 0.1, values=values).requires_grad_()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
+        y = sparse(x)
+    assert (torch.Size(x.shape) in kept) == (values == "graded")
+    gradient = torch.randn_like(y)
+    ours = torch.autograd.grad(y, [x, *sparse.parameters()], gradient)
+    theirs = torch.autograd.grad(dense(x), [x, *dense.parameters()], gradient)
+    for p, q in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-4)
 
 
 def test_errors_name_the_layer_what_came_and_what_is_accepted():
