@@ -21,6 +21,7 @@ from torch import nn
 from snn.layers import SpikeLinear
 
 T, B = 500, 16
+LARGE = 2048  # neurons from which one round of the passes to the weights has to do: each takes seconds
 
 
 def layer(name: str, n: int) -> nn.Sequential:
@@ -63,11 +64,11 @@ def measure(n: int, density: float, rounds: int, with_memory: bool) -> list[Row]
     x, g = spikes(n, density), torch.randn(T, B, n)
     nets = {name: layer(name, n) for name in names}
     rows: list[Row] = []
-    for kind in ("weights", "whole"):
+    for kind in ("weights", "whole") if n < LARGE else ("weights",):
         leaf = x.clone().requires_grad_(kind == "whole")
         work: dict[str, Callable[[], object]] = {name: training_pass(net, leaf, g) for name, net in nets.items()}
         work["products"] = products(nets["spikeloop"], x, g, kind == "whole")
-        times = interleaved(work, rounds)
+        times = interleaved(work, rounds if n < LARGE else 1)
         rows += [
             {
                 "n": n,
@@ -90,7 +91,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     parser.add_argument("--sizes", type=int, nargs="+", default=[512, 4096])
     parser.add_argument("--density", type=float, default=0.05, help="share of ones in the input")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7, help=f"one from {LARGE} neurons on")
     parser.add_argument("--memory", nargs=3, metavar=("PEER", "N", "DENSITY"), help="print one peer's memory and stop")
     options = parser.parse_args()
     if options.memory:

@@ -1,88 +1,59 @@
-"""Times LIF neurons alone (no matrix product), forward and forward + backward, beside SpikingJelly in the same run.
+"""Times LIF neurons alone (no matrix product), forward and forward + backward, beside every library in the same run.
 
-python scripts/bench/neurons.py [--json FILE] [--repeats N]
+python scripts/bench/neurons.py [--json FILE] [--rounds N]
 
-Peers take turns, so a change in the machine's speed meets all of them; spikes and gradients are compared before
-anything is timed. The floor is one copy of the input.
+Peers take turns, so a change in the machine's speed meets all of them; every library's spikes and gradients are
+compared with ours before anything is timed. Ours is timed with the equation of SpikingJelly's LIF; "kept" is the same
+with `keep_states`. The floor is one copy of the input.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from spikingjelly.activation_based import functional, neuron, surrogate
-
-import snn
+from peers import Row, check_neurons, installed, interleaved, neurons, write_json
 
 SHAPES = [(500, 16, 512), (16, 64, 4096)]
 
 
-def peers() -> dict[str, torch.nn.Module]:
-    """The same neuron from each library: tau 2, decayed input, hard reset to 0, ATan surrogate."""
+def layers() -> dict[str, torch.nn.Module]:
+    """Ours, ours with kept states, and the neuron of each library."""
+    kept = neurons("spikingjelly")[1]
+    kept.keep_states = True
     return {
-        "spikeloop": snn.LIF(surrogate_function=surrogate.ATan(), step_mode="m", backend="numba"),
-        "spikingjelly": neuron.LIFNode(surrogate_function=surrogate.ATan(), step_mode="m"),
+        "spikeloop": neurons("spikingjelly")[1],
+        "kept": kept,
+        **{name: neurons(name)[0] for name in installed()},
     }
 
 
-def calls(
-    layer: torch.nn.Module, x: torch.Tensor, g: torch.Tensor
-) -> dict[str, Callable[[], tuple[torch.Tensor, ...]]]:
+def calls(layer: torch.nn.Module, x: torch.Tensor, g: torch.Tensor) -> dict[str, Callable[[], object]]:
     leaf = x.clone().requires_grad_()
 
-    def forward() -> tuple[torch.Tensor, ...]:
-        functional.reset_net(layer)
+    def forward() -> None:
         with torch.no_grad():
-            return (layer(x),)
+            layer(x)
 
-    def both() -> tuple[torch.Tensor, ...]:
-        functional.reset_net(layer)
-        z = layer(leaf)
-        return z.detach(), *torch.autograd.grad(z, leaf, g)
+    def both() -> None:
+        torch.autograd.grad(layer(leaf), leaf, g)
 
     return {"forward": forward, "forward+backward": both}
 
 
-def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def measure(shape: tuple[int, ...], repeats: int) -> list[dict[str, object]]:
+def measure(shape: tuple[int, ...], rounds: int) -> list[Row]:
     torch.manual_seed(0)
     x, g = 1.5 * torch.randn(shape), torch.randn(shape)
-    work = {name: calls(layer, x, g) for name, layer in peers().items()}
-    ours, theirs = work["spikeloop"]["forward+backward"](), work["spikingjelly"]["forward+backward"]()
-    if not torch.equal(ours[0], theirs[0]):
-        sys.exit(f"spikes differ on {shape}: nothing is timed")
-    torch.testing.assert_close(ours[1], theirs[1], rtol=1e-5, atol=1e-7)
-
-    rows = []
+    work = {name: calls(layer, x, g) for name, layer in layers().items()}
+    rows: list[Row] = []
     for kind in ("forward", "forward+backward"):
-        times: dict[str, list[float]] = {"copy": []} | {name: [] for name in work}
-        for _ in range(repeats):
-            times["copy"].append(seconds(x.clone))
-            for name, kinds in work.items():
-                times[name].append(seconds(kinds[kind]))
-        median = {name: statistics.median(values) for name, values in times.items()}
+        times = interleaved({"copy": x.clone, **{name: kinds[kind] for name, kinds in work.items()}}, rounds)
+        ours = times["spikeloop"]["median_ms"]
         rows += [
-            {
-                "shape": list(shape),
-                "kind": kind,
-                "peer": name,
-                "median_ms": 1e3 * value,
-                "min_ms": 1e3 * min(times[name]),
-                "times_spikeloop": value / median["spikeloop"],
-            }
-            for name, value in median.items()
+            {"shape": list(shape), "kind": kind, "peer": name, **row, "times_ours": row["median_ms"] / ours}
+            for name, row in times.items()
         ]
     return rows
 
@@ -90,20 +61,21 @@ def measure(shape: tuple[int, ...], repeats: int) -> list[dict[str, object]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
-    rows = [row for shape in SHAPES for row in measure(shape, options.repeats)]
+    check_neurons(installed())
+    rows = []
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"{'shape':>16} {'kind':>17} {'peer':>13} {'median ms':>10} {'min ms':>8} {'time / ours':>12}")
-    for row in rows:
-        shape = "x".join(map(str, row["shape"]))  # type: ignore[arg-type]
-        print(
-            f"{shape:>16} {row['kind']:>17} {row['peer']:>13} {row['median_ms']:10.2f} {row['min_ms']:8.2f} "
-            f"{row['times_spikeloop']:12.2f}"
-        )
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(rows, indent=1))
+    for shape in SHAPES:
+        for row in measure(shape, options.rounds):
+            rows.append(row)
+            print(
+                f"{'x'.join(map(str, row['shape'])):>16} {row['kind']:>17} {row['peer']:>13} {row['median_ms']:10.2f} "
+                f"{row['min_ms']:8.2f} {row['times_ours']:12.2f}",
+                flush=True,
+            )
+    write_json(options.json, rows)
 
 
 if __name__ == "__main__":

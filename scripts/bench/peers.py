@@ -30,14 +30,15 @@ Row = dict[str, Any]
 
 
 class Looped(nn.Module):
-    """A neuron that takes one step at a time and hands its state back."""
+    """A neuron that takes one step at a time and hands its state back; `first()` makes the state to start from."""
 
-    def __init__(self, cell: nn.Module) -> None:
+    def __init__(self, cell: nn.Module, first: Callable[[], Any] = lambda: None) -> None:
         super().__init__()
         self.cell = cell
+        self.first = first
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        state, outputs = None, []
+        state, outputs = self.first(), []
         for x_t in x:
             z, state = self.cell(x_t, state)
             outputs.append(z)
@@ -79,7 +80,7 @@ def _snntorch() -> tuple[nn.Module, snn.LIF]:
     spike_grad = snntorch.surrogate.atan(alpha=2.0)
     theirs = snntorch.Leaky(beta=0.5, spike_grad=spike_grad, reset_mechanism="zero", reset_delay=False)
     ours = snn.LIF(decay_input=False, surrogate_function=surrogate.ATan(), step_mode="m")
-    return Looped(theirs), ours
+    return Looped(theirs, theirs.reset_mem), ours
 
 
 def _norse() -> tuple[nn.Module, snn.LIF]:
