@@ -31,6 +31,8 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python scripts/bench/neurons.py --json $(RUNS)/bench-neurons.json
+	$(BIN)/python scripts/bench/layer.py --json $(RUNS)/bench-layer.json
+	$(BIN)/python scripts/bench/train_step.py --json $(RUNS)/bench-train-step.json
 	$(BIN)/python scripts/bench/startup.py --json $(RUNS)/bench-startup.json
 
 clean:
