@@ -250,8 +250,7 @@ def _range(where: str, given: Mapping[str, Any], kind: Field) -> tuple[Any, Any,
                 raise SheetError(f"{where}: {key} is for numbers only")
         return (_checked(where, given["value"], kind),) * 3
     numbers = {key: _checked(where, given[key], kind) for key in ("low", "value", "high") if key in given}
-    low = numbers.get("low", numbers.get("value"))
-    high = numbers.get("high", numbers.get("value"))
+    low, high = (numbers[key] if key in numbers else numbers["value"] for key in ("low", "high"))
     middle = (low + high) / 2
     value = numbers.get("value", round(middle) if kind.kind == "count" else middle)
     if not low <= value <= high:
