@@ -17,7 +17,9 @@ import numpy.typing as npt
 Events = npt.NDArray[np.int64]
 """Integers of each executed step and sample, int64 [steps, B]."""
 
-Kind = Literal["linear", "conv", "conv_transpose", "matmul", "neuron", "pool", "norm", "elementwise", "event"]
+Kind = Literal[
+    "linear", "conv", "conv_transpose", "matmul", "neuron", "pool", "norm", "activation", "elementwise", "event"
+]
 KINDS: Final[tuple[Kind, ...]] = (
     "linear",
     "conv",
@@ -26,6 +28,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     "neuron",
     "pool",
     "norm",
+    "activation",
     "elementwise",
     "event",
 )
@@ -352,11 +355,13 @@ class Counts:
         """
         if self._shape() != other._shape():
             raise ValueError("Counts.merged: the two counts are of different networks, inputs or numbers of steps")
-        layers = tuple(
-            replace(a, **{name: np.concatenate([getattr(a, name), getattr(b, name)], axis=1) for name in ARRAYS})
-            for a, b in zip(self.layers, other.layers, strict=True)
-        )
-        return replace(self, layers=layers, samples=self.samples + other.samples)
+        layers = []
+        for a, b in zip(self.layers, other.layers, strict=True):
+            arrays: dict[str, Any] = {
+                name: np.concatenate([getattr(a, name), getattr(b, name)], axis=1) for name in ARRAYS
+            }
+            layers.append(replace(a, **arrays))
+        return replace(self, layers=tuple(layers), samples=self.samples + other.samples)
 
     def _shape(self) -> dict[str, Any]:
         shape = self.to_dict() | {"samples": None}
