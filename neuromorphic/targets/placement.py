@@ -36,9 +36,7 @@ class Refusal:
 
     def __str__(self) -> str:
         where = f" of {self.layer!r}" if self.layer else ""
-        return (
-            f"{self.limit}{where}: {self.needed:g} needed, {self.allowed:g} allowed ({self.excess:g} too many); {self.fix}"
-        )
+        return f"{self.limit}{where}: {self.needed:g} needed, {self.allowed:g} allowed ({self.excess:g} too many); {self.fix}"
 
 
 class DoesNotFit(Exception):  # noqa: N818 - carries a refusal from a block to the mapper, which raises the error
@@ -179,9 +177,7 @@ def make_block(
     words = block_words(target, layer, width, reached, bits)
     if layer.recurrent:
         words += _feedback_words(target, layer, width * length, bits)
-    return Block(
-        number, channels, positions, width * length, axons, width * receivers(positions), synapses, words
-    )
+    return Block(number, channels, positions, width * length, axons, width * receivers(positions), synapses, words)
 
 
 def _feedback_words(target: Target, layer: PlacedLayer, neurons: int, bits: int) -> int:
@@ -220,8 +216,10 @@ def split(
         return all(uses[name] <= limit for name, limit in limits.items())
 
     channels, positions = layer.size[0], layer.positions
-    width = channels if fits(built((0, channels), (0, 1))) else _largest(
-        channels, lambda count: fits(built((0, count), (0, 1)))
+    width = (
+        channels
+        if fits(built((0, channels), (0, 1)))
+        else _largest(channels, lambda count: fits(built((0, count), (0, 1))))
     )
     if width == 0:
         raise DoesNotFit(_smallest_piece(target, layer, built((0, 1), (0, 1)), limits))
@@ -289,7 +287,10 @@ def match_whole_layers(layers: Sequence[PlacedLayer], target: Target) -> list[Co
     neuron_room = target.require("memory.core_neuron_entries", "placement").value
     needs = [entries_of(layer) for layer in layers]
     fits = np.array(
-        [[k <= room_k and n <= room_n for room_k, room_n in zip(kernel_room, neuron_room, strict=True)] for k, n in needs]
+        [
+            [k <= room_k and n <= room_n for room_k, room_n in zip(kernel_room, neuron_room, strict=True)]
+            for k, n in needs
+        ]
     ).reshape(len(layers), len(kernel_room))
     for layer, (kernels, neurons), possible in zip(layers, needs, fits, strict=True):
         if not possible.any():

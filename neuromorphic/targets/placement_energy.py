@@ -77,7 +77,11 @@ def placement_energy(target: Target, activity: Activity, seconds: float | None) 
         return terms, "all-in price: routing and static power are inside, nothing is added"
     if "neuron_active_pj" in prices:
         active, idle = prices["neuron_active_pj"], prices["neuron_inactive_pj"]
-        add("neuron updates", activity.updates, Entry(active.value, idle.low, active.high, active.source, active.evidence))
+        add(
+            "neuron updates",
+            activity.updates,
+            Entry(active.value, idle.low, active.high, active.source, active.evidence),
+        )
     add("messages", activity.messages, prices.get("spike_local_pj"))
     hop = prices.get("hop_pj")
     add("hops east-west", activity.hops_x, prices.get("hop_x_pj", hop))
@@ -87,7 +91,9 @@ def placement_energy(target: Target, activity: Activity, seconds: float | None) 
         nanojoules = Entry(power.value * 1e9, power.low * 1e9, power.high * 1e9, power.source, power.evidence)
         add("static", seconds, nanojoules)  # mW s = 1e9 pJ
         return terms, ""
-    return terms, "static energy is left out: " + ("static power" if power is None else "the duration") + " is not known"
+    return terms, "static energy is left out: " + (
+        "static power" if power is None else "the duration"
+    ) + " is not known"
 
 
 def step_seconds(
