@@ -107,6 +107,11 @@ def _totals(layers: Sequence[PlacedLayer], target: Target, bits: int) -> Iterato
     allowed_bits = target.value("weights.bits")
     if allowed_bits and bits not in allowed_bits and bits > max(allowed_bits):
         yield Refusal("weights.bits", "", bits, max(allowed_bits), f"quantise the weights to {max(allowed_bits)} bits")
+    values = target.value("weights.distinct_per_neuron")
+    if values is not None and 2**bits - 2 > values:
+        fits = max(b for b in range(1, bits) if 2**b - 2 <= values)
+        fix = f"quantise the weights to {fits} bits"
+        yield Refusal("weights.distinct_per_neuron", "", 2**bits - 2, values, fix)
     if not layers:
         return
     hidden = sum(layer.neurons for layer in layers[:-1])

@@ -61,13 +61,13 @@ def map(
     layers = placed_layers(counts)
     refusals = structural_refusals(layers, sheet, bits)
     cores: list[Core] | None = None
-    try:
-        cores = place(layers, sheet, bits)
-    except DoesNotFit as error:
-        if str(error.refusal.layer) not in {refusal.layer for refusal in refusals if refusal.layer}:
+    if not any(refusal.limit.startswith("fabric.") for refusal in refusals):  # far too large to be worth placing
+        try:
+            cores = place(layers, sheet, bits)
+        except DoesNotFit as error:
             refusals.append(error.refusal)
     if cores is not None:
-        refusals += _too_many_cores(cores, sheet, layers, bits)
+        refusals += _core_refusals(cores, sheet, layers)
     if refusals:
         raise MappingError(sheet.name, tuple(refusals), _suggestion(refusals, layers, sheet, bits))
     return _report(counts, layers, sheet, bits, cores, frames_per_second, step_us)
@@ -97,7 +97,9 @@ def _bits(target: Target, given: int | None) -> int:
         return 8 if 8 in allowed else max(allowed)
     if not isinstance(given, int) or given < 1:
         raise ValueError(f"map: weight_bits must be a whole number >= 1, got {given!r}")
-    # A narrower weight is stored in the narrowest format that holds it.
+    # A narrower weight is stored in the narrowest format that holds it; a crossbar stores no weights of other widths.
+    if target.value("memory.format") == "crossbar":
+        return given
     return min([b for b in allowed if b >= given], default=given)
 
 
@@ -141,11 +143,21 @@ def _receivers(
     return lambda positions: int(cores[positions[0] : positions[1]].sum())
 
 
-def _too_many_cores(cores: list[Core], target: Target, layers: Sequence[PlacedLayer], bits: int) -> list[Refusal]:
+def _core_refusals(cores: list[Core], target: Target, layers: Sequence[PlacedLayer]) -> list[Refusal]:
+    """What only shows once the network is placed: too many cores, and neurons that reach more cores than they can."""
+    found = []
     limit, used = target.limit("fabric.cores"), sum(1 for core in cores if core.blocks)
-    if limit is None or used <= limit:
-        return []
-    return [Refusal("fabric.cores", "", used, limit, f"use {ceil(used / limit)} chips or a smaller network")]
+    if limit is not None and used > limit:
+        found.append(Refusal("fabric.cores", "", used, limit, f"use {ceil(used / limit)} chips or a smaller network"))
+    reach = target.limit("connections.axons_per_target")
+    for number, layer in enumerate(layers) if reach is not None else ():
+        blocks = [block for core in cores for block in core.blocks if block.layer == number]
+        most = max((ceil(block.output_axons / block.neurons) for block in blocks), default=0)
+        if most > reach:
+            splitters = sum(block.output_axons for block in blocks)
+            fix = f"put {splitters} splitter neurons behind {layer.name!r}, one for each axon that it feeds"
+            found.append(Refusal("connections.axons_per_target", layer.name, most, reach, fix))
+    return found
 
 
 def _suggestion(refusals: Sequence[Refusal], layers: Sequence[PlacedLayer], target: Target, bits: int) -> str:
@@ -160,7 +172,7 @@ def _suggestion(refusals: Sequence[Refusal], layers: Sequence[PlacedLayer], targ
             cores = place(layers, target, fewer)
         except DoesNotFit:
             continue
-        if cores is None or not _too_many_cores(cores, target, layers, fewer):
+        if cores is None or not _core_refusals(cores, target, layers):
             return f"{fewer}-bit weights instead of {bits} fit"
     return ""
 

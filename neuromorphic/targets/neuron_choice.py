@@ -43,7 +43,8 @@ def largest_exponent(form: IntegerFormat, high: int) -> int:
     """Left shifts that the synapses of a kind of neuron have."""
     if form.kind == "cuba":
         return floor(log2(_CUBA_WEIGHT_LIMIT / (high << CUBA_SHIFT)))
-    return form.state_bits - 2 if form.kind == "fixed-point" else 0
+    # Arriving weights are 32-bit integers.
+    return min(form.state_bits - 2, floor(log2((2**31 - 1) / high))) if form.kind == "fixed-point" else 0
 
 
 def integer_neuron(

@@ -79,13 +79,20 @@ class Block:
 
 @dataclass
 class Core:
-    """Blocks that share a core, of different layers or of one."""
+    """Blocks that share a core, of different layers or of one, and what they use of each limit."""
 
     blocks: list[Block] = field(default_factory=list)
+    uses: dict[str, int] = field(default_factory=dict)
+
+    def add(self, block: Block) -> None:
+        """Put one more block on the core."""
+        self.blocks.append(block)
+        for name, amount in block.uses().items():
+            self.uses[name] = self.used(name) + amount
 
     def used(self, limit: str) -> int:
         """Amount of one limit over all blocks."""
-        return sum(block.uses()[limit] for block in self.blocks)
+        return self.uses.get(limit, 0)
 
 
 def core_limits(target: Target) -> dict[str, int]:
@@ -216,13 +223,11 @@ def split(
         return all(uses[name] <= limit for name, limit in limits.items())
 
     channels, positions = layer.size[0], layer.positions
-    width = (
-        channels
-        if fits(built((0, channels), (0, 1)))
-        else _largest(channels, lambda count: fits(built((0, count), (0, 1))))
-    )
+    # A position in the middle has all its inputs; one at the border has fewer.
+    middle = layer.size[1] // 2 * layer.size[2] + layer.size[2] // 2
+    width = _largest(channels, lambda count: fits(built((0, count), (middle, middle + 1))))
     if width == 0:
-        raise DoesNotFit(_smallest_piece(target, layer, built((0, 1), (0, 1)), limits))
+        raise DoesNotFit(_smallest_piece(target, layer, built((0, 1), (middle, middle + 1)), limits))
     for low in range(0, channels, width):
         part = (low, min(low + width, channels))
         start = 0
@@ -268,10 +273,11 @@ def pack(blocks: Sequence[Block], target: Target) -> list[Core]:
         uses = block.uses()
         for core in cores:
             if all(core.used(name) + uses[name] <= limit for name, limit in limits.items()):
-                core.blocks.append(block)
+                core.add(block)
                 break
         else:
-            cores.append(Core([block]))
+            cores.append(Core())
+            cores[-1].add(block)
     return cores
 
 
@@ -306,7 +312,7 @@ def match_whole_layers(layers: Sequence[PlacedLayer], target: Target) -> list[Co
     for number, (layer, place) in enumerate(zip(layers, matched, strict=True)):
         kernels, _ = needs[number]
         axons = prod(layer.source)
-        cores[place].blocks.append(
+        cores[place].add(
             Block(
                 number,
                 (0, layer.size[0]),
