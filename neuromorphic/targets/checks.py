@@ -120,7 +120,7 @@ def _totals(layers: Sequence[PlacedLayer], target: Target, bits: int) -> Iterato
         ("fabric.neurons", hidden + layers[-1].neurons, "remove neurons"),
         ("fabric.hidden_neurons", hidden, "remove hidden neurons"),
         ("fabric.output_neurons", layers[-1].neurons, "use fewer outputs"),
-        ("connections.classes", layers[-1].neurons, "use fewer classes"),
+        ("connections.classes", layers[-1].neurons if layers[-1].linear else 0, "use fewer classes"),
         ("connections.inputs", prod(layers[0].source), "reduce the inputs, for example by pooling or filter banks"),
         ("memory.weights", weights, "remove synapses"),
         ("fabric.synapses", _synapses(layers, target), "remove synapses"),

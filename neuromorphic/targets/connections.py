@@ -33,6 +33,8 @@ class IntegerConnection(nn.Module, ABC):
     Raises: ValueError if scale is 1 and the weights are not whole numbers in the range.
     """
 
+    scale: torch.Tensor
+
     def __init__(
         self,
         weight: Any,
@@ -51,8 +53,8 @@ class IntegerConnection(nn.Module, ABC):
         self.weight = nn.Parameter(given.detach().clone().to(torch.float64))
         self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float64))
         stored = torch.round(self.weight.detach() * self.scale)
-        self.low = int(min(0, stored.min())) if low is None else low
-        self.high = int(max(0, stored.max())) if high is None else high
+        self.low = min(0, int(stored.min())) if low is None else low
+        self.high = max(0, int(stored.max())) if high is None else high
         self.step, self.exponent = step, exponent
         if torch.as_tensor(scale).eq(1).all() and not torch.equal(self.stored(), given):
             raise ValueError(f"weight must hold multiples of {step} in {self.low}..{self.high}, got others")

@@ -84,6 +84,8 @@ class IntegerLayer(nn.Module):
     [1.0, 0.0, 1.0]
     """
 
+    bias_scale: torch.Tensor
+
     def __init__(
         self,
         connection: IntegerConnection,
@@ -135,7 +137,8 @@ class IntegerLayer(nn.Module):
             return a + self.readout_bias()
         if self.recurrent is None:
             return self._late(self.neuron(a))
-        states, spikes = self.neuron.start(a[0]), []
+        states = self.neuron.start(a[0])
+        spikes: list[torch.Tensor] = []
         for a_t in a:
             total = a_t + self.recurrent(spikes[-1].unsqueeze(0))[0] if spikes else a_t
             z, states = self.neuron.step(total, states)

@@ -36,6 +36,8 @@ class IntegerNetwork(nn.Module):
     Raises: ValueError for an input that is not whole numbers where `analog` is None.
     """
 
+    output_scale: torch.Tensor
+
     def __init__(
         self,
         stages: Mapping[str, nn.Module],

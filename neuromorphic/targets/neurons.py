@@ -41,6 +41,8 @@ class IntegerNeuron(nn.Module, ABC):
 
     kind: str
     state_count: int
+    bias_scale: torch.Tensor
+    unit: torch.Tensor | None
 
     def __init__(
         self, bias: Any = 0, bias_scale: Any = 1.0, unit: Any = None, surrogate_function: nn.Module | None = None
@@ -112,6 +114,11 @@ class CubaNeuron(IntegerNeuron):
 
     kind = "cuba"
     state_count = 3
+    vth: torch.Tensor
+    du: torch.Tensor
+    dv: torch.Tensor
+    bias_exponent: torch.Tensor
+    refractory: torch.Tensor
 
     def __init__(
         self,
@@ -185,6 +192,9 @@ class FixedPointNeuron(IntegerNeuron):
 
     kind = "fixed-point"
     state_count = 2
+    threshold: torch.Tensor
+    voltage_kept: torch.Tensor
+    current_kept: torch.Tensor
 
     def __init__(
         self,
@@ -262,6 +272,9 @@ class BitShiftNeuron(IntegerNeuron):
 
     kind = "bit-shift"
     state_count = 2
+    threshold: torch.Tensor
+    current_shift: torch.Tensor
+    voltage_shift: torch.Tensor
 
     def __init__(
         self,
@@ -342,6 +355,8 @@ class EventIFNeuron(IntegerNeuron):
 
     kind = "event-if"
     state_count = 1
+    threshold: torch.Tensor
+    lowest: torch.Tensor
 
     def __init__(
         self,

@@ -232,7 +232,11 @@ def split(
         part = (low, min(low + width, channels))
         start = 0
         while start < positions:
-            count = _largest(positions - start, lambda n, part=part, start=start: fits(built(part, (start, start + n))))
+
+            def piece_fits(count: int, part: tuple[int, int] = part, start: int = start) -> bool:
+                return fits(built(part, (start, start + count)))
+
+            count = _largest(positions - start, piece_fits)
             if count == 0:
                 raise DoesNotFit(_smallest_piece(target, layer, built(part, (start, start + 1)), limits))
             blocks.append(built(part, (start, start + count)))

@@ -53,7 +53,10 @@ def test_tiny_network_on_loihi_fits_one_core(tiny: Counts) -> None:
     assert mapping.cores_used == 1
     assert [layer.synapses for layer in mapping.layers] == [1936, 3872, 2048, 160]
     assert [layer.words for layer in mapping.layers[2:]] == [384, 32]
-    target = targets.load("loihi")
+    sheet = targets.load("loihi")
+    memory = dict(sheet.sections["memory"])
+    memory["index_bits"] = replace(memory["index_bits"], value=(8,))  # the known words are of 8-bit indices
+    target = replace(sheet, sections={**sheet.sections, "memory": memory})
     sparse = [
         make_block(target, n, layer, (0, layer.size[0]), (0, layer.positions), 8, lambda _: 0).words
         for n, layer in enumerate(placed_layers(tiny)[:2])
