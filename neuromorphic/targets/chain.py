@@ -201,7 +201,7 @@ class _Builder:
         """Take one more leaf; x [T, B, ...] is its input, of which only the shape counts; returns its output's."""
         if isinstance(leaf, nn.Linear | nn.Conv1d | nn.Conv2d):
             self._weights(name, leaf)
-            return self.layers[-1].current(x) if not self._pending(x) else self._through(x)
+            return self._through(x)
         if isinstance(leaf, nn.modules.batchnorm._BatchNorm):
             self._fold(name, leaf)
         elif isinstance(leaf, nn.AvgPool1d | nn.AvgPool2d | nn.AdaptiveAvgPool1d | nn.AdaptiveAvgPool2d):
@@ -216,9 +216,6 @@ class _Builder:
         else:
             raise UnsupportedError(f"quantize: {name!r} ({type(leaf).__name__}) has no integer form")
         return x
-
-    def _pending(self, x: torch.Tensor) -> bool:
-        return bool(self.layers[-1].pool_before or self.layers[-1].flatten_before)
 
     def _through(self, x: torch.Tensor) -> torch.Tensor:
         """`current` of an input that was already pooled and flattened on the way here."""

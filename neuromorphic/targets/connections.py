@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from snn.errors import ShapeError
 
 _EXACT_IN_FLOAT32 = 2**24
 Shape = tuple[int, ...]
+Run = Callable[[np.ndarray], np.ndarray]
+"""A compiled loop with its integers: [T, B, I] to [T, B, O]."""
 
 
 class IntegerConnection(nn.Module, ABC):
@@ -99,8 +102,8 @@ class IntegerConnection(nn.Module, ABC):
         """Weights [C_in / groups, kh, kw, C_out] int32, geometry, input and output (C, H, W), as the kernels take them."""
 
     @abstractmethod
-    def sums(self, x: np.ndarray, shape: Shape) -> np.ndarray:
-        """`forward` in a compiled loop: x [T, B, I] int32 of inputs shaped `shape`; int64 [T, B, O]."""
+    def compiled(self, shape: Shape) -> Run:
+        """`forward` as a compiled loop over the integers of now, for inputs shaped `shape`: x int32, result int64."""
 
 
 class IntegerLinear(IntegerConnection):
@@ -125,10 +128,10 @@ class IntegerLinear(IntegerConnection):
         matrix = self.matrix()[:, None, None, :]
         return matrix, geometry, np.array([*shape, 1, 1], np.int64), np.array([*out, 1, 1], np.int64)
 
-    def sums(self, x: np.ndarray, shape: Shape) -> np.ndarray:
+    def compiled(self, shape: Shape) -> Run:
         self.output_shape(shape)
-        result: np.ndarray = kernels.linear_sums(x, self.matrix())
-        return result
+        matrix = self.matrix()
+        return lambda x: kernels.linear_sums(x, matrix)
 
 
 class IntegerConv(IntegerConnection):
@@ -193,6 +196,6 @@ class IntegerConv(IntegerConnection):
         stored = self.weight_array(weight.permute(1, 2, 3, 0))
         return stored, geometry, np.array(shape, np.int64), np.array(out, np.int64)
 
-    def sums(self, x: np.ndarray, shape: Shape) -> np.ndarray:
-        result: np.ndarray = kernels.conv_sums(x, *self.conv_form(shape))
-        return result
+    def compiled(self, shape: Shape) -> Run:
+        form = self.conv_form(shape)
+        return lambda x: kernels.conv_sums(x, *form)

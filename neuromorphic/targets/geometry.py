@@ -148,6 +148,10 @@ def _pair(values: tuple[int, ...], default: int) -> Pair:
     return (1 if default else 0, values[0]) if len(values) == 1 else (default, default)
 
 
+def _times(a: Pair, b: Pair) -> Pair:
+    return a[0] * b[0], a[1] * b[1]
+
+
 def _placed(counts: Counts, layer: LayerCounts) -> PlacedLayer:
     neurons = layer if layer.neuron_count else counts.neurons_behind(layer)
     source, pool, names = _feeding(counts, layer)
@@ -157,14 +161,10 @@ def _placed(counts: Counts, layer: LayerCounts) -> PlacedLayer:
         own = (1, 1)
     stride, padding, dilation = _pair(layer.stride, 1), _pair(layer.padding, 0), _pair(layer.dilation, 1)
     behind = _pool_behind(counts, layer)
-    kernel = (
-        tuple(dilation[axis] * (own[axis] - 1) + 1 + (behind[axis] - 1) * stride[axis] for axis in (0, 1))
-        if behind != (1, 1)
-        else own
-    )
+    kernel = own
     if behind != (1, 1):
-        dilation = (1, 1)
-    fold = lambda values: (values[0] * pool[0], values[1] * pool[1])  # noqa: E731
+        spans = [dilation[axis] * (own[axis] - 1) + 1 + (behind[axis] - 1) * stride[axis] for axis in (0, 1)]
+        kernel, dilation = (spans[0], spans[1]), (1, 1)
     if pool != (1, 1) and dilation != (1, 1):
         raise UnsupportedError(f"map: {layer.name!r} is dilated behind pooling, which has no single kernel")
     size = _as_map(neurons.output_shape if neurons is not None else layer.output_shape)
@@ -178,9 +178,9 @@ def _placed(counts: Counts, layer: LayerCounts) -> PlacedLayer:
         source=source,
         sources=names,
         size=(prod(size), 1, 1) if linear else size,
-        kernel=fold(kernel),
-        stride=fold((stride[0] * behind[0], stride[1] * behind[1])),
-        padding=fold(padding),
+        kernel=_times(kernel, pool),
+        stride=_times(_times(stride, behind), pool),
+        padding=_times(padding, pool),
         dilation=dilation,
         groups=layer.groups,
         pool=pool,
@@ -208,12 +208,25 @@ def _feeding(counts: Counts, layer: LayerCounts) -> tuple[Map, Pair, tuple[str, 
             shape = before.output_shape
             break
         if before.kind == "pool":
-            window = _pair(before.kernel_size, 1)
-            pool = (pool[0] * window[0], pool[1] * window[1])
+            pool = _times(pool, _window(before))
         shape, names = before.input_shape, before.inputs or (INPUT,)
     if names == (INPUT,) and counts.input_shape and prod(counts.input_shape) == prod(shape):
         shape = counts.input_shape
     return _as_map(shape), pool, tuple(names)
+
+
+def _window(layer: LayerCounts) -> Pair:
+    """Window of a pooling layer; that of adaptive pooling follows from its shapes."""
+    if not layer.kernel_size:
+        before, after = _as_map(layer.input_shape), _as_map(layer.output_shape)
+        window = (before[1] // after[1], before[2] // after[2])
+        if _times(window, (after[1], after[2])) != (before[1], before[2]):
+            raise UnsupportedError(f"map: {layer.name!r} pools {layer.input_shape} with unequal windows")
+        return window
+    window = _pair(layer.kernel_size, 1)
+    if _pair(layer.stride, 1) != window or any(layer.padding):
+        raise UnsupportedError(f"map: {layer.name!r} pools with overlap or padding")
+    return window
 
 
 def _pool_behind(counts: Counts, layer: LayerCounts) -> Pair:
@@ -224,8 +237,7 @@ def _pool_behind(counts: Counts, layer: LayerCounts) -> Pair:
         if other.neuron_count or other.is_connection:
             break
         if other.kind == "pool":
-            window = _pair(other.kernel_size, 1)
-            pool = (pool[0] * window[0], pool[1] * window[1])
+            pool = _times(pool, _window(other))
         name = other.name
     return pool
 

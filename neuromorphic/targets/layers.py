@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from neuromorphic.targets import kernels
-from neuromorphic.targets.connections import IntegerConnection, IntegerLinear, Shape
+from neuromorphic.targets.connections import IntegerConnection, IntegerLinear, Run, Shape
 from neuromorphic.targets.neurons import BitShiftNeuron, CubaNeuron, EventIFNeuron, FixedPointNeuron, IntegerNeuron
 from neuromorphic.targets.straight_through import floored, replaced
 from snn.errors import ShapeError, UnsupportedError
@@ -44,10 +45,9 @@ class SumPool(nn.Module):
             x = x.narrow(axis, 0, size).unflatten(axis, (size // k, k)).sum(axis)
         return x
 
-    def run(self, x: np.ndarray, shape: Shape) -> np.ndarray:
-        """The same for x [T, B, N] of inputs shaped `shape`."""
-        given = torch.from_numpy(x).unflatten(2, shape)
-        return np.ascontiguousarray(self(given).flatten(2).numpy())
+    def compiled(self, shape: Shape) -> Run:
+        """The same as a function of x [T, B, N], for inputs shaped `shape`."""
+        return lambda x: np.ascontiguousarray(self(torch.from_numpy(x).unflatten(2, shape)).flatten(2).numpy())
 
 
 class Flatten(nn.Module):
@@ -59,8 +59,8 @@ class Flatten(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.flatten(2)
 
-    def run(self, x: np.ndarray, shape: Shape) -> np.ndarray:
-        return x
+    def compiled(self, shape: Shape) -> Run:
+        return lambda x: x
 
 
 class IntegerLayer(nn.Module):
@@ -174,7 +174,7 @@ class IntegerLayer(nn.Module):
         neuron = self.neuron
         assert isinstance(neuron, EventIFNeuron)
         shape = tuple(x.shape[2:])
-        counts, membranes = self._run_events(_as_array(x.flatten(2)), shape)
+        counts, membranes = self._event_loop(shape)(_as_array(x.flatten(2)))
         out = (*x.shape[:2], *self.output_shape(shape))
         exact, after = (torch.from_numpy(array).to(x.device).double().view(out) for array in (counts, membranes))
         a = self.connection(x) + neuron.bias_integers(-(2**15), 2**15 - 1)
@@ -186,39 +186,60 @@ class IntegerLayer(nn.Module):
             output.append(z)
         return torch.stack(output)
 
-    def _run_events(self, x: np.ndarray, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
+    def _event_loop(self, shape: Shape) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
         neuron = self.neuron
         assert isinstance(neuron, EventIFNeuron)
         form, out = self.connection.conv_form(shape), self.output_shape(shape)
         bias = _as_rows({"bias": neuron.bias_integers(-(2**15), 2**15 - 1)}, out)[0]
-        if x.size and x.min() < 0:
-            raise ValueError("events must be counts >= 0")
-        counts, membranes = kernels.run_event_if(x, *form, bias, _as_rows(neuron.scalar_parameters(), out))
-        return counts, membranes
+        rows = _as_rows(neuron.scalar_parameters(), out)
 
-    def run(self, x: np.ndarray, shape: Shape) -> np.ndarray:
-        """`forward` in compiled loops: x [T, B, I] int32 of inputs shaped `shape`; int32 or int64 [T, B, O]."""
-        neuron, out = self.neuron, self.output_shape(shape)
-        feedback = np.zeros((0, 0), np.int32) if self.recurrent is None else self.recurrent.matrix()
+        def run(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            if x.size and x.min() < 0:
+                raise ValueError("events must be counts >= 0")
+            counts, membranes = kernels.run_event_if(x, *form, bias, rows)
+            return counts, membranes
+
+        return run
+
+    def compiled(self, shape: Shape) -> Run:
+        """`forward` as compiled loops over integers that are read once, now.
+
+        Args:
+            shape: of one input.
+        Returns: a function from x [T, B, I] int32 to int32 or int64 [T, B, O].
+        """
+        neuron, latency = self.neuron, self.latency
         if isinstance(neuron, EventIFNeuron):
-            return _shifted(self._run_events(x, shape)[0], self.latency)
+            events = self._event_loop(shape)
+            return lambda x: _shifted(events(x)[0], latency)
+        out = self.output_shape(shape)
+        feedback = np.zeros((0, 0), np.int32) if self.recurrent is None else self.recurrent.matrix()
+        if neuron is None:
+            bias = _as_rows({"bias": self.readout_bias()}, out)[0]
+            sums = self._compiled_sums(shape)
+            return lambda x: sums(x) + bias
+        rows = _as_rows(neuron.scalar_parameters(), out)
         if isinstance(neuron, BitShiftNeuron):
             assert isinstance(self.connection, IntegerLinear)
-            self.output_shape(shape)
-            rows = _as_rows(neuron.scalar_parameters(), out)
-            return _shifted(kernels.run_bit_shift(x, self.connection.matrix(), feedback, rows), self.latency)
-        a = self.connection.sums(x, shape)
-        if self.pool is not None:
-            a = self.pool.run(a, self.connection.output_shape(shape))
-        if self.right_shift:
-            a = (a + (1 << (self.right_shift - 1))) >> self.right_shift
-        if neuron is None:
-            return a + _as_rows({"bias": self.readout_bias()}, out)[0]
-        rows = _as_rows(neuron.scalar_parameters(), out)
+            matrix = self.connection.matrix()
+            return lambda x: _shifted(kernels.run_bit_shift(x, matrix, feedback, rows), latency)
+        sums = self._compiled_sums(shape)
         if isinstance(neuron, CubaNeuron):
-            return _shifted(kernels.run_cuba(a, feedback, rows), self.latency)
+            return lambda x: _shifted(kernels.run_cuba(sums(x), feedback, rows), latency)
         assert isinstance(neuron, FixedPointNeuron)
-        return _shifted(kernels.run_fixed_point(a, feedback, rows, neuron.spiking), self.latency)
+        spiking = neuron.spiking
+        return lambda x: _shifted(kernels.run_fixed_point(sums(x), feedback, rows, spiking), latency)
+
+    def _compiled_sums(self, shape: Shape) -> Run:
+        """What reaches the neurons: sums of weights, pooled and shifted."""
+        sums, shift = self.connection.compiled(shape), self.right_shift
+        pool = None if self.pool is None else self.pool.compiled(self.connection.output_shape(shape))
+
+        def run(x: np.ndarray) -> np.ndarray:
+            a = sums(x) if pool is None else pool(sums(x))
+            return (a + (1 << (shift - 1))) >> shift if shift else a
+
+        return run
 
 
 def cuba_dense(

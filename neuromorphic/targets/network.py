@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import nn
 from neuromorphic.targets.connections import Shape
 from neuromorphic.targets.layers import Flatten, IntegerLayer, SumPool
 from neuromorphic.targets.straight_through import nearest
+from snn.errors import ShapeError
 
 
 @dataclass(frozen=True)
@@ -81,16 +82,30 @@ class IntegerNetwork(nn.Module):
                 found[name] = y
         return found
 
-    @torch.no_grad()
     def run(self, x: torch.Tensor) -> torch.Tensor:
         """`forward` without gradients, in compiled loops that skip silent inputs; equal bit for bit."""
-        integers, shape = self.coded(x), tuple(x.shape[2:])
-        array = np.ascontiguousarray(integers.flatten(2).cpu().numpy().astype(np.int32))
+        return self.frozen(tuple(x.shape[2:]))(x)
+
+    @torch.no_grad()
+    def frozen(self, shape: Shape) -> Callable[[torch.Tensor], torch.Tensor]:
+        """`run` for inputs of one shape, with the integers of now: later changes of the network do not reach it."""
+        runs, size = [], shape
         for stage in self.stages:
-            array = stage.run(array.astype(np.int32, copy=False), shape)  # type: ignore[operator]
-            shape = stage.output_shape(shape)  # type: ignore[operator]
-        out = torch.from_numpy(array.astype(np.float64)).view(*x.shape[:2], *shape).to(x.device)
-        return (out / self.output_scale).to(x.dtype)
+            runs.append(stage.compiled(size))  # type: ignore[operator]
+            size = stage.output_shape(size)  # type: ignore[operator]
+        scale = self.output_scale.clone()
+
+        @torch.no_grad()
+        def run(x: torch.Tensor) -> torch.Tensor:
+            if tuple(x.shape[2:]) != shape:
+                raise ShapeError(f"IntegerNetwork: one input must have shape {shape}, got {tuple(x.shape[2:])}")
+            array = np.ascontiguousarray(self.coded(x).flatten(2).cpu().numpy().astype(np.int32))
+            for step in runs:
+                array = step(array.astype(np.int32, copy=False))
+            out = torch.from_numpy(array.astype(np.float64)).view(*x.shape[:2], *size).to(x.device)
+            return (out / scale).to(x.dtype)
+
+        return run
 
     def shapes(self, shape: Shape) -> list[Shape]:
         """Shape of each stage's output for inputs of one shape."""

@@ -13,7 +13,6 @@ from neuromorphic.targets.arithmetic import CUBA_CURRENT_LIMIT, CUBA_SHIFT, CUBA
 from neuromorphic.targets.straight_through import (
     floored,
     halves_away,
-    integers,
     nearest,
     replaced,
     truncated,
@@ -390,13 +389,3 @@ class EventIFNeuron(IntegerNeuron):
 
 
 NEURON_KINDS = {neuron.kind: neuron for neuron in (CubaNeuron, FixedPointNeuron, BitShiftNeuron, EventIFNeuron)}
-
-__all__ = [
-    "NEURON_KINDS",
-    "BitShiftNeuron",
-    "CubaNeuron",
-    "EventIFNeuron",
-    "FixedPointNeuron",
-    "IntegerNeuron",
-    "integers",
-]

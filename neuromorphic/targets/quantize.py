@@ -140,10 +140,12 @@ def _integer_layer(
     per_channel = options.per_channel and form.kind != "event-if"
     point = clipping_point(effective, options.method, options.percentile, high // form.weight_step, per_channel)
     stored = (high // form.weight_step * form.weight_step) / point  # integers per unit of current
+    feature = (-1, *[1] * (current.dim() - 3))
     if neuron is None:
         connection = _connection(layer, stored * divided, low, high, form, 0)
-        scale = stored.flatten() if per_channel else stored
-        return IntegerLayer(connection, None, pool, bias=layer.bias, bias_scale=scale), _per_output(scale, layer)
+        scale = stored.reshape(feature) if per_channel else stored
+        bias = layer.bias.reshape(feature)
+        return IntegerLayer(connection, None, pool, bias=bias, bias_scale=scale), scale
     quantile = options.state_percentile / 100
     reach = max(neuron.largest(current, quantile))
     fits = membrane_limit(form, neuron, layer.bias * gain.flatten(), reach)
@@ -152,7 +154,6 @@ def _integer_layer(
     exponent = max(shift, 0)
     unit = stored * 2.0**shift
     connection = _connection(layer, stored * divided, low, high, form, exponent)
-    feature = (-1, *[1] * (current.dim() - 3))
     recurrent = None
     if neuron.recurrent is not None:
         recurrent = IntegerLinear(neuron.recurrent, stored * gain, low, high, form.weight_step, exponent)
@@ -164,16 +165,10 @@ def _integer_layer(
         layer.bias.reshape(feature),
         (gain.flatten() if gain.dim() else gain).reshape(feature) if gain.dim() else gain,
     )
-    output = unit.flatten() if unit.dim() else unit
-    return IntegerLayer(connection, made, pool, recurrent, right_shift=max(-shift, 0)), (
-        _per_output(output, layer) if neuron.family == "li" else torch.ones((), dtype=torch.float64)
-    )
-
-
-def _per_output(scale: torch.Tensor, layer: FloatLayer) -> torch.Tensor:
-    if scale.dim() == 0:
-        return scale
-    return scale.reshape(-1, *[1] * (layer.weight.dim() - 2))
+    output = torch.ones((), dtype=torch.float64)
+    if neuron.family == "li":
+        output = unit.reshape(feature) if unit.dim() else unit
+    return IntegerLayer(connection, made, pool, recurrent, right_shift=max(-shift, 0)), output
 
 
 def _shift(form: IntegerFormat, fits: float, stored: torch.Tensor, high: int, may_be_right: bool) -> int:

@@ -154,6 +154,20 @@ def test_pooling_shift_exponent_and_readout_in_both_forms() -> None:
     assert torch.equal(y, network.run(x))
 
 
+def test_frozen_network_keeps_its_integers() -> None:
+    layer = cuba_dense([[100, 50]], vth=99, du=4095, dv=0)
+    network = IntegerNetwork({"layer": layer})
+    x = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
+    frozen = network.frozen((2,))
+    assert frozen(x).flatten().tolist() == [1, 0]
+    with torch.no_grad():
+        layer.connection.weight.zero_()
+    assert network.run(x).flatten().tolist() == [0, 0]
+    assert frozen(x).flatten().tolist() == [1, 0]
+    with pytest.raises(ShapeError, match=r"one input must have shape \(2,\), got \(3,\)"):
+        frozen(torch.ones(2, 1, 3))
+
+
 def test_right_shift_rounds_halves_upward() -> None:
     layer = IntegerLayer(IntegerLinear([[1]]), FixedPointNeuron(100, 4096, spiking=False), right_shift=1)
     x = torch.tensor([3.0, 1.0, 2.0, 4.0]).view(4, 1, 1)

@@ -59,6 +59,16 @@ def networks() -> dict[str, tuple[nn.Module, torch.Tensor]]:
         "recurrent": (SpikingMLP((20,), 4, hidden=(30,), neuron={"class": "RecurrentLIF", "v_threshold": 0.3}), x_flat),
         "integrator": (SpikingMLP((20,), 4, hidden=(30,), neuron=LIVELY, readout="LI"), x_flat),
         "convolutions": (SpikingConvNet((1, 12, 12), 4, neuron=LIVELY), x_map),
+        "convolution as read-out": (
+            Stack(
+                {
+                    "a": nn.Conv2d(1, 3, 3, padding=1),
+                    "z": snn.LIF(v_threshold=0.2, step_mode="m"),
+                    "b": nn.Conv2d(3, 4, 3, padding=1, groups=1),
+                }
+            ),
+            x_map,
+        ),
         "vgg": (SpikingVGG((1, 12, 12), 4, channels=(4, 6), neuron=LIVELY), x_map),
         "pooled spikes": (
             Stack(
