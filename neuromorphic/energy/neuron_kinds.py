@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from spikingjelly.activation_based.base import MemoryModule
@@ -57,7 +56,7 @@ def neuron_kind(module: nn.Module, name: str, spiking: Spiking) -> NeuronKind | 
         return _ours(module)
     if isinstance(module, BaseNode):
         return _spikingjelly(module)
-    if _SNNTORCH in {f"{base.__module__}.{base.__qualname__}" for base in type(module).__mro__}:
+    if _is_snntorch(module):
         _refuse_hidden_weights(module, name)
         return _snntorch(module)
     if name in spiking or any(isinstance(module, kind) for kind in spiking if isinstance(kind, type)):
@@ -135,13 +134,16 @@ def _refuse_hidden_weights(module: nn.Module, name: str) -> None:
 
 def reset_all(network: nn.Module) -> None:
     """Put every layer with state back to its start."""
-    outside = False
     for module in network.modules():
         if isinstance(module, MemoryModule):
             module.reset()
-        outside |= any(f"{base.__module__}.{base.__qualname__}" == _SNNTORCH for base in type(module).__mro__)
-    if outside:
-        importlib.import_module("snntorch.utils").reset(network)
+        elif _is_snntorch(module):
+            # snntorch.utils.reset leaves the membranes of nested networks as they are.
+            cast(Any, module).reset_mem()
+
+
+def _is_snntorch(module: nn.Module) -> bool:
+    return any(f"{base.__module__}.{base.__qualname__}" == _SNNTORCH for base in type(module).__mro__)
 
 
 def membrane_of(module: nn.Module, kind: NeuronKind) -> torch.Tensor | None:

@@ -44,6 +44,7 @@ class TorchCounter:
         ] = []  # modules that run now, and the operations of this call so far
         self._inside = 0  # layers that are counted as a whole and are running now
         self._kinds: dict[str, NeuronKind] = {}
+        self._updated: set[str] = set()
         names = dict(network.named_modules())
         for unknown in [entry for entry in spiking if isinstance(entry, str) and entry not in names]:
             raise ValueError(f"count: spiking names no module {unknown!r}")
@@ -205,19 +206,20 @@ class TorchCounter:
             output_events=spikes,
             output_magnitude=magnitudes(y, rows.steps, rows.samples) if graded else spikes * (kind.signal.levels == 1),
             neuron_updates=rows.every(per_step),
-            membrane_changes=self._membrane_changes(module, kind, before, rows, per_step),
+            membrane_changes=self._membrane_changes(name, module, before, rows, per_step),
         )
         self.tags.set_all(output, Tag(ANALOG, (name,)))
         self.tags.set(y, Tag(kind.signal, (name,)))
 
     def _membrane_changes(
-        self, module: nn.Module, kind: NeuronKind, before: torch.Tensor | None, rows: Rows, per_step: int
+        self, name: str, module: nn.Module, before: torch.Tensor | None, rows: Rows, per_step: int
     ) -> Events:
-        after = membrane_of(module, kind)
+        after = membrane_of(module, self._kinds[name])
         if after is None or rows.steps != 1:
             return rows.every(0)
-        if before is None or before.shape != after.shape:
-            return rows.every(per_step)
+        if name not in self._updated or before is None or before.shape != after.shape:
+            self._updated.add(name)
+            return rows.every(per_step)  # every membrane is new in the first step
         return nonzeros(after - before, 1, rows.samples)
 
 
