@@ -363,6 +363,20 @@ class Counts:
             layers.append(replace(a, **arrays))
         return replace(self, layers=tuple(layers), samples=self.samples + other.samples)
 
+    def up_to(self, steps: int) -> Counts:
+        """The first `steps` steps of every layer; layers that ran once for all steps are kept whole.
+
+        Raises: ValueError if there are fewer steps.
+        """
+        if not 1 <= steps <= self.steps:
+            raise ValueError(f"Counts.up_to: steps must be in 1..{self.steps}, got {steps}")
+        layers = []
+        for layer in self.layers:
+            kept = steps if layer.steps == self.steps else layer.steps
+            arrays: dict[str, Any] = {name: getattr(layer, name)[:kept] for name in ARRAYS}
+            layers.append(replace(layer, **arrays))
+        return replace(self, layers=tuple(layers), steps=steps)
+
     def _shape(self) -> dict[str, Any]:
         shape = self.to_dict() | {"samples": None}
         for layer in shape["layers"]:

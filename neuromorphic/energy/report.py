@@ -1,0 +1,146 @@
+"""What `spikeloop energy` finds out about each network, as values, as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from neuromorphic.energy.counting import count
+from neuromorphic.energy.counts import Counts
+from neuromorphic.energy.estimates import PJ, Estimate
+from neuromorphic.energy.estimating import CHIP, estimate
+from neuromorphic.energy.neuron_kinds import reset_all
+from neuromorphic.energy.runs import Case
+from snn.errors import UnsupportedError
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """One network.
+
+    Attributes:
+        case: network and data.
+        counts: of all inputs.
+        estimates: by model name.
+        refused: why a model gave no total, by model name.
+        accuracy_by_step: share of the inputs that are right when the logits of the first t steps are averaged.
+    """
+
+    case: Case
+    counts: Counts
+    estimates: Mapping[str, Estimate]
+    refused: Mapping[str, str]
+    accuracy_by_step: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; `counts` holds every integer."""
+        return {
+            "name": self.case.name,
+            "origin": self.case.origin,
+            "samples": self.counts.samples,
+            "steps": self.counts.steps,
+            "test_accuracy": self.case.test_accuracy,
+            "accuracy_by_step": list(self.accuracy_by_step),
+            "estimates": {name: found.to_dict() for name, found in self.estimates.items()},
+            "refused": dict(self.refused),
+            "counts": self.counts.to_dict(),
+        }
+
+
+def make_report(case: Case, models: Sequence[str], targets: Sequence[str]) -> Report:
+    """Count a network and price it with every model and chip; those that cannot are kept with their reason."""
+    counts = count(case.network, case.x, input_signal=case.input_signal)
+    estimates: dict[str, Estimate] = {}
+    refused: dict[str, str] = {}
+    for model in (*models, *(f"{CHIP}{target}" for target in targets)):
+        try:
+            estimates[model] = estimate(counts, model)
+        except UnsupportedError as error:
+            refused[model] = str(error)
+    return Report(case, counts, estimates, refused, _accuracy_by_step(case))
+
+
+def _accuracy_by_step(case: Case) -> tuple[float, ...]:
+    reset_all(case.network)
+    with torch.no_grad():
+        logits = case.network(case.x)
+    reset_all(case.network)
+    if logits.dim() == 2:
+        logits = logits.unsqueeze(0)
+    steps = torch.arange(1, len(logits) + 1, dtype=logits.dtype).view(-1, 1, 1)
+    right = (logits.cumsum(0) / steps).argmax(2) == case.labels
+    return tuple(right.double().mean(1).tolist())
+
+
+def text_of(report: Report) -> str:
+    """Tables for the terminal."""
+    counts = report.counts
+    accuracy = report.case.test_accuracy
+    head = [
+        report.case.origin,
+        f"counted on {counts.samples} test inputs, {counts.steps} steps; accuracy on them "
+        f"{report.accuracy_by_step[-1]:.2%}" + ("" if accuracy is None else f", of the run {accuracy:.2%}"),
+    ]
+    layers = [("layer", "kind", "input", "rate", "AC", "MAC", "dense", "updates", "spikes")]
+    for layer in counts.layers:
+        if layer.is_connection or layer.neuron_count:
+            layers.append(_layer_line(layer))
+    energies = [("model", "low", "typical", "high", "unit")]
+    for name, found in report.estimates.items():
+        total = found.total
+        energies.append((name, *(_number(v) for v in (total.low, total.typical, total.high)), found.unit))
+    parts = [*head, "", "per inference:", _table(layers), "", _table(energies)]
+    if report.refused:
+        parts += ["", "no total:", *(f"  {reason}" for reason in report.refused.values())]
+    return "\n".join(parts)
+
+
+def _layer_line(layer: Any) -> tuple[str, ...]:
+    per = layer.samples
+    size = max(1, layer.steps * per * _size(layer.input_shape))
+    signal = layer.input_signal
+    kind = "analog" if signal.kind == "analog" else "spikes" if signal.is_binary else f"{signal.bits}-bit"
+    return (
+        layer.name,
+        layer.kind,
+        kind if layer.is_connection else "",
+        f"{layer.total('input_events') / size:.3f}" if layer.is_connection else "",
+        _number(layer.total("acs") / per) if layer.is_connection else "",
+        _number(layer.total("macs") / per) if layer.is_connection else "",
+        _number(layer.dense_macs) if layer.is_connection else "",
+        _number(layer.total("neuron_updates") / per) if layer.neuron_count else "",
+        _number(layer.total("output_events") / per) if layer.neuron_count else "",
+    )
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for axis in shape:
+        size *= axis
+    return size
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.4g}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        first = row[0].ljust(widths[0])
+        lines.append(
+            "  " + "  ".join([first, *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
+        )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def energy_by_step(report: Report, model: str) -> list[float]:
+    """Typical energy of the first t steps in pJ, for t = 1..T; empty where the model is not in pJ or was refused."""
+    found = report.estimates.get(model)
+    if found is None or found.unit != PJ:
+        return []
+    return [estimate(report.counts.up_to(t), model).total.typical for t in range(1, report.counts.steps + 1)]
