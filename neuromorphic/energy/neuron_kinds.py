@@ -12,6 +12,7 @@ from spikingjelly.activation_based.neuron import BaseNode
 from torch import nn
 
 from neuromorphic.energy.counts import ANALOG, SPIKES, Signal
+from neuromorphic.energy.quantised import LevelIF
 from snn.errors import UnsupportedError
 from snn.kernels.graph import Node, TraceError
 from snn.kernels.trace import trace
@@ -36,6 +37,7 @@ class NeuronKind:
         signal: what the layer puts out.
         all_steps: the input of one call is [T, B, ...] and not [B, ...]; None where the shape has to tell.
         membrane: attribute that holds the membrane after each step; "" where single steps are not seen.
+        unit: value of one spike.
     """
 
     model: str
@@ -45,6 +47,7 @@ class NeuronKind:
     signal: Signal
     all_steps: bool | None
     membrane: str = ""
+    unit: float = 1.0
 
 
 def neuron_kind(module: nn.Module, name: str, spiking: Spiking) -> NeuronKind | None:
@@ -70,12 +73,26 @@ def _ours(module: Neuron) -> NeuronKind:
     return NeuronKind(
         model=type(module).__name__,
         state_variables=len(module.model.state),
-        leaky=bool(set(module.model.params) - _NO_LEAK),
-        hard_reset=None if "v_reset" not in module.model.params else getattr(module, "v_reset", None) is not None,
+        leaky=_leaks(module),
+        hard_reset=_resets_hard(module),
         signal=_our_signal(module),
         all_steps=not single,
         membrane="v" if single and "v" in module.model.state else "",
+        unit=float(module.call_params()["v_threshold"]) if isinstance(module, LevelIF) else 1.0,
     )
+
+
+def _leaks(module: Neuron) -> bool:
+    if isinstance(module, LevelIF):
+        return float(module.call_params()["decay"]) < 1.0
+    return bool(set(module.model.params) - _NO_LEAK)
+
+
+def _resets_hard(module: Neuron) -> bool | None:
+    params = module.call_params()
+    if "v_reset" in params:
+        return params["v_reset"] is not None
+    return False if "v_threshold" in params else None
 
 
 def _our_signal(module: Neuron) -> Signal:

@@ -6,6 +6,8 @@ import io
 from collections.abc import Sequence
 from typing import Any, Final
 
+import torch
+
 from neuromorphic.energy.estimates import PJ
 from neuromorphic.energy.estimating import CHIP
 from neuromorphic.energy.report import Report, energy_by_step
@@ -25,7 +27,11 @@ _COLOURS: Final = (
 _SHOWN_NEURONS: Final = 60
 
 
-def _figure(size: tuple[float, float], rows: int = 1) -> tuple[Any, Any]:
+def figure_and_axes(size: tuple[float, float], rows: int = 1) -> tuple[Any, Any]:
+    """A figure of so many inches and its axes, one below the other.
+
+    Raises: ImportError without matplotlib.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -36,7 +42,8 @@ def _figure(size: tuple[float, float], rows: int = 1) -> tuple[Any, Any]:
     return figure, figure.subplots(rows, 1, squeeze=False)[:, 0]
 
 
-def _png(figure: Any) -> bytes:
+def png_of(figure: Any) -> bytes:
+    """The figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
@@ -46,11 +53,11 @@ def layer_bars(report: Report, model: str) -> bytes:
     """Energy of each layer under one model, its terms stacked, with the range of the sum."""
     found = report.estimates[model]
     layers = list(found.by_layer().items())
-    figure, (axis,) = _figure((8.0, 1.4 + 0.32 * len(layers)))
+    figure, (axis,) = figure_and_axes((8.0, 1.4 + 0.32 * len(layers)))
     terms = list(found.by_term())
     left = dict.fromkeys(found.by_layer(), 0.0)
     for number, term in enumerate(terms):
-        widths = {name: 0.0 for name in left}
+        widths = dict.fromkeys(left, 0.0)
         for row in found.rows:
             if row.term == term:
                 widths[row.layer] += row.typical
@@ -63,7 +70,7 @@ def layer_bars(report: Report, model: str) -> bytes:
     axis.set_xlabel(f"{found.unit} per inference (bar: typical; line: low to high)")
     axis.set_title(f"{report.case.name}: {found.model}")
     axis.legend(fontsize=8, loc="lower right", framealpha=0.85)
-    return _png(figure)
+    return png_of(figure)
 
 
 def chip_ranges(reports: Sequence[Report]) -> bytes | None:
@@ -71,7 +78,7 @@ def chip_ranges(reports: Sequence[Report]) -> bytes | None:
     names = list(dict.fromkeys(name for r in reports for name, e in r.estimates.items() if e.unit == PJ and e.rows))
     if not names:
         return None
-    figure, (axis,) = _figure((8.0, 1.4 + 0.34 * len(names) * max(1, len(reports) / 2)))
+    figure, (axis,) = figure_and_axes((8.0, 1.4 + 0.34 * len(names) * max(1, len(reports) / 2)))
     for number, report in enumerate(reports):
         offset = (number - (len(reports) - 1) / 2) * 0.8 / max(1, len(reports))
         colour = _COLOURS[number % len(_COLOURS)]
@@ -101,7 +108,7 @@ def chip_ranges(reports: Sequence[Report]) -> bytes | None:
     axis.grid(axis="x", alpha=0.3)
     axis.set_xlabel("nJ per inference (dot: typical; bar: low to high)")
     axis.legend(fontsize=8, loc="best")
-    return _png(figure)
+    return png_of(figure)
 
 
 def accuracy_over_energy(reports: Sequence[Report], model: str) -> bytes | None:
@@ -110,7 +117,7 @@ def accuracy_over_energy(reports: Sequence[Report], model: str) -> bytes | None:
     curves = [(report, energies) for report, energies in curves if energies]
     if not curves:
         return None
-    figure, (axis,) = _figure((7.0, 4.4))
+    figure, (axis,) = figure_and_axes((7.0, 4.4))
     points: list[tuple[float, float]] = []
     for number, (report, energies) in enumerate(curves):
         accuracy = [100 * a for a in report.accuracy_by_step]
@@ -135,7 +142,7 @@ def accuracy_over_energy(reports: Sequence[Report], model: str) -> bytes | None:
     axis.set_ylabel("accuracy on the counted inputs in %")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, loc="lower right")
-    return _png(figure)
+    return png_of(figure)
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -155,13 +162,9 @@ def raster(report: Report, sample: int = 0) -> bytes | None:
     spikes = {name: z[:, 0] for name, z in spikes.items() if z.dim() == 3}
     if not spikes:
         return None
-    figure, axes = _figure((7.0, 0.6 + 1.5 * len(spikes)), len(spikes))
+    figure, axes = figure_and_axes((7.0, 0.6 + 1.5 * len(spikes)), len(spikes))
     for axis, (name, z) in zip(axes, spikes.items(), strict=True):
-        chosen = (
-            z.new_ones(1).new_tensor(range(min(z.shape[1], _SHOWN_NEURONS)))
-            * z.shape[1]
-            // min(z.shape[1], _SHOWN_NEURONS)
-        ).long()
+        chosen = torch.linspace(0, z.shape[1] - 1, min(z.shape[1], _SHOWN_NEURONS)).round().long()
         steps, neurons = z[:, chosen].nonzero(as_tuple=True)
         axis.scatter(steps.numpy(), neurons.numpy(), s=14, marker="|", linewidths=1.4, color="black")
         axis.set_xlim(-0.6, len(z) - 0.4)
@@ -172,4 +175,4 @@ def raster(report: Report, sample: int = 0) -> bytes | None:
     axes[0].set_title(
         f"{report.case.name}: spikes of input {sample} (label {int(report.case.labels[sample])})", fontsize=10
     )
-    return _png(figure)
+    return png_of(figure)

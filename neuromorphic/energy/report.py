@@ -85,9 +85,7 @@ def text_of(report: Report) -> str:
         f"{report.accuracy_by_step[-1]:.2%}" + ("" if accuracy is None else f", of the run {accuracy:.2%}"),
     ]
     layers = [("layer", "kind", "input", "rate", "AC", "MAC", "dense", "updates", "spikes")]
-    for layer in counts.layers:
-        if layer.is_connection or layer.neuron_count:
-            layers.append(_layer_line(layer))
+    layers += [_layer_line(layer) for layer in counts.layers if layer.is_connection or layer.neuron_count]
     energies = [("model", "low", "typical", "high", "unit")]
     for name, found in report.estimates.items():
         total = found.total

@@ -14,7 +14,6 @@ from torch import nn
 
 from neuromorphic.energy.counts import ANALOG, SPIKES, Signal
 from snn.training.build import build_network
-from snn.training.checkpoint import load_checkpoint
 from snn.training.data import load_splits
 from snn.training.encoding import encoded
 from snn.training.recipe import (
@@ -62,7 +61,7 @@ def from_run(folder: str | Path, samples: int) -> Case:
         raise RecipeError(f"RUN: {folder} is no folder of a finished run, metrics.json is missing")
     metrics = json.loads(run.metrics.read_text(encoding="utf-8"))
     file = run.best if metrics["validation_images"] else run.last
-    checkpoint = load_checkpoint(file)
+    checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     recipe = _recipe(checkpoint["spikeloop"]["recipe"])
     splits = load_splits(recipe.data, recipe.seed)
     network = build_network(recipe.network, splits.input_shape, splits.class_count)

@@ -204,7 +204,9 @@ class TorchCounter:
             tag,
             input_events=nonzeros(x[0], rows.steps, rows.samples),
             output_events=spikes,
-            output_magnitude=magnitudes(y, rows.steps, rows.samples) if graded else spikes * (kind.signal.levels == 1),
+            output_magnitude=magnitudes(y, rows.steps, rows.samples, kind.unit)
+            if graded
+            else spikes * (kind.signal.levels == 1),
             neuron_updates=rows.every(per_step),
             membrane_changes=self._membrane_changes(name, module, before, rows, per_step),
         )
