@@ -170,7 +170,7 @@ def _train(
         accuracies.append(metrics["test_accuracy"])
         seconds += metrics["train_seconds"]
         case = from_run(run, samples)
-        found.append(count(case.network, case.x, input_signal=case.input_signal))
+        found.append(count(case.network, case.x, input_signal=case.input_signal, call=case.call))
         report(f"{design.name}, seed {seed}: {metrics['test_accuracy']:.2%}, {metrics['train_seconds']:.1f} s")
     effort = [estimate(counts, "bit-budget") for counts in found]
     return Outcome(

@@ -52,7 +52,7 @@ class Report:
 
 def make_report(case: Case, models: Sequence[str], targets: Sequence[str]) -> Report:
     """Count a network and price it with every model and chip; those that cannot are kept with their reason."""
-    counts = count(case.network, case.x, input_signal=case.input_signal)
+    counts = count(case.network, case.x, input_signal=case.input_signal, call=case.call)
     estimates: dict[str, Estimate] = {}
     refused: dict[str, str] = {}
     for model in (*models, *(f"{CHIP}{target}" for target in targets)):

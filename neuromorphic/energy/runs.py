@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from neuromorphic.energy.counting import Call
 from neuromorphic.energy.counts import ANALOG, SPIKES, Signal
 from snn.training.build import build_network
 from snn.training.data import load_splits
@@ -40,6 +41,7 @@ class Case:
         input_signal: what x carries.
         test_accuracy: of the whole test set as the run reports it; None for a network without a run.
         origin: in words, where network and data come from.
+        call: how the network is called, see `count`.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Case:
     input_signal: Signal
     test_accuracy: float | None
     origin: str
+    call: Call
 
 
 def from_run(folder: str | Path, samples: int) -> Case:
@@ -77,6 +80,7 @@ def from_run(folder: str | Path, samples: int) -> Case:
         test_accuracy=metrics["test_accuracy"],
         origin=f"run {Path(folder).name}: {recipe.network['class']} on {recipe.data.name} ({metrics['data_source']}), "
         f"{recipe.encoding.name} coding, T = {recipe.encoding.steps}, seed {recipe.seed}",
+        call="sequence",
     )
 
 
@@ -95,7 +99,7 @@ def from_function(path: str, data: str, steps: int, samples: int) -> Case:
     splits = load_splits(DataOptions(name=data, batch_size=1), 0)
     encoding = EncodingOptions(steps=steps)
     x, labels = _inputs(splits.test, encoding, samples, 0)
-    return Case(name, made.eval(), x, labels, ANALOG, None, f"{path} on {data}, direct coding, T = {steps}")
+    return Case(name, made.eval(), x, labels, ANALOG, None, f"{path} on {data}, direct coding, T = {steps}", "auto")
 
 
 def _inputs(images: Any, encoding: EncodingOptions, samples: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -21,6 +21,7 @@ from neuromorphic.energy.propagation import CONSTANT, WEIGHT, Tag, Tags, summed,
 from neuromorphic.energy.records import Layout, Records, Rows
 from neuromorphic.energy.recurrent_cells import CELLS, count_cell
 from snn.errors import UnsupportedError
+from snn.models.stack import Stack
 
 _NEVER: tuple[type[nn.Module], ...] = (nn.RNNBase, nn.Bilinear, nn.EmbeddingBag)
 
@@ -86,7 +87,8 @@ class TorchCounter:
         if len(found) == 2:
             raise ValueError("count: some neurons take all steps and some one step at a time; say call=...")
         if not found:
-            return "batch"
+            # Our networks take [T, B, ...] whether they spike or not.
+            return "sequence" if any(isinstance(module, Stack) for module in self.network.modules()) else "batch"
         return "sequence" if found.pop() else "step"
 
     @property
