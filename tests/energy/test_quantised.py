@@ -45,7 +45,7 @@ def test_quantiser_properties(bits: int, seed: int, per_channel: bool) -> None:
 
 
 def test_one_bit_weights() -> None:
-    q = quantised_weight(torch.tensor([[0.0, -3.0, 1.0]]), 1)
+    q = quantised_weight(torch.tensor([[0.0, -3.0, 1.0]], dtype=torch.float64), 1)
     assert q.tolist() == [[4 / 3, -4 / 3, 4 / 3]]
 
 
