@@ -52,10 +52,11 @@ def png_of(figure: Any) -> bytes:
 def layer_bars(report: Report, model: str) -> bytes:
     """Energy of each layer under one model, its terms stacked, with the range of the sum."""
     found = report.estimates[model]
-    layers = list(found.by_layer().items())
+    order = {layer.name: place for place, layer in enumerate(report.counts.layers)}
+    layers = sorted(found.by_layer().items(), key=lambda entry: order.get(entry[0], len(order)))
     figure, (axis,) = figure_and_axes((8.0, 1.4 + 0.32 * len(layers)))
     terms = list(found.by_term())
-    left = dict.fromkeys(found.by_layer(), 0.0)
+    left = dict.fromkeys((name for name, _ in layers), 0.0)
     for number, term in enumerate(terms):
         widths = dict.fromkeys(left, 0.0)
         for row in found.rows:
@@ -67,6 +68,7 @@ def layer_bars(report: Report, model: str) -> bytes:
     for position, (_, total) in enumerate(layers):
         axis.plot([total.low, total.high], [position, position], color="black", lw=1.2, marker="|", markersize=7)
     axis.invert_yaxis()
+    axis.set_xlim(0, 1.05 * max((total.high for _, total in layers), default=1.0))
     axis.set_xlabel(f"{found.unit} per inference (bar: typical; line: low to high)")
     axis.set_title(f"{report.case.name}: {found.model}")
     axis.legend(fontsize=8, loc="lower right", framealpha=0.85)
@@ -137,7 +139,9 @@ def accuracy_over_energy(reports: Sequence[Report], model: str) -> bytes | None:
                 )
     front = pareto(points)
     axis.plot([e / 1e3 for e, _ in front], [a for _, a in front], color="black", lw=0.9, ls="--", label="Pareto front")
-    axis.set_xscale("log")
+    if max(front)[0] > 5 * min(front)[0]:
+        axis.set_xscale("log")
+    axis.margins(x=0.12)
     axis.set_xlabel(f"nJ per inference, {model}")
     axis.set_ylabel("accuracy on the counted inputs in %")
     axis.grid(alpha=0.3)

@@ -58,7 +58,7 @@ def vgg16() -> tuple[nn.Module, torch.Tensor]:
         for place in range(convolutions):
             number += 1
             layers[f"conv{number}"] = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-            layers[f"norm{number}"] = nn.BatchNorm2d(width)
+            layers[f"norm{number}"] = nn.BatchNorm2d(width, momentum=1.0)
             if place == convolutions - 1:
                 layers[f"pool{number}"] = nn.AvgPool2d(2)
             layers[f"neuron{number}"] = snn.LIF(tau=2.0, v_threshold=0.5, step_mode="m")
@@ -69,7 +69,10 @@ def vgg16() -> tuple[nn.Module, torch.Tensor]:
         layers[f"neuron_linear{number}"] = snn.LIF(tau=2.0, v_threshold=0.1, step_mode="m")
     layers["readout"] = nn.Linear(512, 10)
     x = torch.rand(100, 3, 32, 32)
-    return Stack(layers).eval(), x.expand(4, *x.shape)
+    network, x = Stack(layers), x.expand(4, *x.shape)
+    with torch.no_grad():
+        network(x[:, :8])  # statistics of the normalisation, so that deep layers spike
+    return network.eval(), x
 
 
 def overhead(arguments: argparse.Namespace) -> dict[str, Any]:
