@@ -107,10 +107,10 @@ class LayerCounts:
         recurrent: the connection carries the layer's own output of the step before.
         dense_synops: products of one step for one sample with every input and weight non-zero, padding left out.
         dense_synops_padded: the same with padding positions counted, as published MAC counts do.
-        input_events: non-zero entries of the input.
+        input_events: non-zero entries of the input of a connection (of a "matmul", of its first operand).
         synops: products with a non-zero input, zero weights included, padding left out (exact fan-out).
         synops_nonzero: the same without zero weights.
-        output_events: non-zero entries of the output; for neurons, the spikes.
+        output_events: spikes of neurons; non-zero entries of activations.
         output_magnitude: sum of magnitudes of the output in spikes, where it is declared spikes; else 0.
         neuron_updates: membrane updates.
         membrane_changes: membranes whose value changed; 0 where the layer does not show them.

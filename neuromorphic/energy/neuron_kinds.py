@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 
 from neuromorphic.energy.counts import ANALOG, SPIKES, Signal
 from neuromorphic.energy.quantised import LevelIF
+from snn.declaration import NeuronModel
 from snn.errors import UnsupportedError
 from snn.kernels.graph import Node, TraceError
 from snn.kernels.trace import trace
@@ -96,15 +98,19 @@ def _resets_hard(module: Neuron) -> bool | None:
 
 
 def _our_signal(module: Neuron) -> Signal:
-    try:
-        fires = _has_spike(trace(module.model, module.call_params()).output)
-    except TraceError:
-        fires = True
-    if not fires:
+    if not _fires(module.model):
         return ANALOG
     # A surrogate that counts several spikes in one step knows their largest number.
     levels = getattr(module.surrogate_function, "max_spike_count", 1)
     return Signal("spikes", int(levels), signed=isinstance(module, BipolarIF))
+
+
+@lru_cache
+def _fires(model: NeuronModel) -> bool:
+    try:
+        return _has_spike(trace(model, model.params).output)
+    except TraceError:
+        return True
 
 
 def _has_spike(node: Node) -> bool:

@@ -204,7 +204,6 @@ class TorchCounter:
         graded = kind.signal.levels > 1
         self.records.of(name, "neuron", geometry).add(
             tag,
-            input_events=nonzeros(x[0], rows.steps, rows.samples),
             output_events=spikes,
             output_magnitude=magnitudes(y, rows.steps, rows.samples, kind.unit)
             if graded
