@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--targets", default="all", help="data sheets of chips, comma-separated; all or none")
     out.add_argument("--models", default=_MODELS, help=f"energy models, comma-separated (default: {_MODELS})")
     out.add_argument("--samples", type=int, default=100, help="test inputs to count (default: 100)")
+    out.add_argument("--fps", type=float, help="wanted inferences per second, for duty cycle and static energy")
     out.add_argument("--pictured", default="45nm", help="model of the pictures per layer (default: 45nm)")
     out.add_argument("--json", metavar="FILE", help="write all counts and estimates here")
     out.add_argument("--html", metavar="FILE", help="write a report with pictures here, one self-contained file")
@@ -70,7 +71,7 @@ def _run(given: argparse.Namespace) -> int:
         cases = [from_function(given.network, given.data, given.steps, given.samples)]
     else:
         cases = [from_run(folder, given.samples) for folder in given.run]
-    reports = [make_report(case, models, targets) for case in cases]
+    reports = [make_report(case, models, targets, given.fps) for case in cases]
     print("\n\n".join(text_of(report) for report in reports))
     if given.json:
         values = {"runs": [report.to_dict() for report in reports]}

@@ -9,16 +9,21 @@ from typing import Final
 
 from neuromorphic.energy import pictures
 from neuromorphic.energy.estimates import Estimate
-from neuromorphic.energy.report import Report
+from neuromorphic.energy.report import PLACEMENT_HEAD, Report, placement_lines
 
 _STYLE: Final = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 62em; padding: 0 1em; color: #222; }
-h1 { font-size: 1.6em; } h2 { font-size: 1.25em; margin-top: 2em; border-bottom: 1px solid #ccc; }
-table { border-collapse: collapse; margin: .8em 0; font-variant-numeric: tabular-nums; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 62em; padding: 0 1em; }
+body { color: #222; background: #fff; }
+h1 { font-size: 1.6em; }
+h2 { font-size: 1.25em; margin-top: 2em; border-bottom: 1px solid #ccc; }
+table { border-collapse: collapse; margin: .8em 0; font-variant-numeric: tabular-nums; display: block; overflow-x: auto; }
 th, td { padding: .15em .7em; text-align: right; border-bottom: 1px solid #e5e5e5; }
-th:first-child, td:first-child, td.text { text-align: left; } th { background: #f4f4f4; }
-img { max-width: 100%; } .note { color: #555; font-size: .9em; } details { margin: .4em 0; }
-@media (prefers-color-scheme: dark) { body { background: #fff; } }
+th:first-child, td:first-child { text-align: left; }
+th { background: #f4f4f4; }
+img { max-width: 100%; }
+pre { white-space: pre-wrap; margin: 0; }
+.note { color: #555; font-size: .9em; }
+details { margin: .4em 0; }
 """
 
 
@@ -83,6 +88,13 @@ def _of_network(report: Report, pictured: str) -> Iterable[str]:
     if report.refused:
         items = "".join(f"<li>{escape(reason)}</li>" for reason in report.refused.values())
         yield f"<p>No total, since a price or shape is missing:</p><ul>{items}</ul>"
+    if report.mappings:
+        yield "<h3>Placement on chips</h3>" + _table(PLACEMENT_HEAD, placement_lines(report))
+        for found in report.mappings.values():
+            yield f"<details><summary>{escape(found.title)}</summary><pre>{escape(str(found))}</pre></details>"
+    if report.unmapped:
+        items = "".join(f"<li><pre>{escape(reason)}</pre></li>" for reason in report.unmapped.values())
+        yield f"<p>Does not fit:</p><ul>{items}</ul>"
     yield "<h3>Terms and sources</h3>"
     for found in report.estimates.values():
         yield _terms(found)

@@ -14,6 +14,8 @@ from neuromorphic.energy.estimates import PJ, Estimate
 from neuromorphic.energy.estimating import CHIP, estimate
 from neuromorphic.energy.neuron_kinds import reset_all
 from neuromorphic.energy.runs import Case
+from neuromorphic.targets import map as place
+from neuromorphic.targets.mapping import Mapping as Placement
 from snn.errors import UnsupportedError
 
 
@@ -26,6 +28,8 @@ class Report:
         counts: of all inputs.
         estimates: by model name.
         refused: why a model gave no total, by model name.
+        mappings: placement on each chip that the network fits, by chip.
+        unmapped: which limit it breaks on the others, by how much, and what would fit.
         accuracy_by_step: share of the inputs that are right when the logits of the first t steps are averaged.
     """
 
@@ -33,6 +37,8 @@ class Report:
     counts: Counts
     estimates: Mapping[str, Estimate]
     refused: Mapping[str, str]
+    mappings: Mapping[str, Placement]
+    unmapped: Mapping[str, str]
     accuracy_by_step: tuple[float, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -46,12 +52,25 @@ class Report:
             "accuracy_by_step": list(self.accuracy_by_step),
             "estimates": {name: found.to_dict() for name, found in self.estimates.items()},
             "refused": dict(self.refused),
+            "mappings": {name: found.to_dict() for name, found in self.mappings.items()},
+            "unmapped": dict(self.unmapped),
             "counts": self.counts.to_dict(),
         }
 
 
-def make_report(case: Case, models: Sequence[str], targets: Sequence[str]) -> Report:
-    """Count a network and price it with every model and chip; those that cannot are kept with their reason."""
+def make_report(
+    case: Case, models: Sequence[str], targets: Sequence[str], frames_per_second: float | None = None
+) -> Report:
+    """Count a network, price it with every model and chip and place it on every chip.
+
+    Models without a total and chips that it does not fit are kept with their reason.
+
+    Args:
+        case: network and data.
+        models: names for `estimate`.
+        targets: data sheets, by name or path.
+        frames_per_second: wanted inferences per second, for duty cycle and static energy of a placement.
+    """
     counts = count(case.network, case.x, input_signal=case.input_signal, call=case.call)
     estimates: dict[str, Estimate] = {}
     refused: dict[str, str] = {}
@@ -60,7 +79,14 @@ def make_report(case: Case, models: Sequence[str], targets: Sequence[str]) -> Re
             estimates[model] = estimate(counts, model)
         except UnsupportedError as error:
             refused[model] = str(error)
-    return Report(case, counts, estimates, refused, _accuracy_by_step(case))
+    mappings: dict[str, Placement] = {}
+    unmapped: dict[str, str] = {}
+    for target in targets:
+        try:
+            mappings[target] = place(counts, target, frames_per_second=frames_per_second)
+        except UnsupportedError as error:
+            unmapped[target] = str(error)
+    return Report(case, counts, estimates, refused, mappings, unmapped, _accuracy_by_step(case))
 
 
 def _accuracy_by_step(case: Case) -> tuple[float, ...]:
@@ -91,9 +117,51 @@ def text_of(report: Report) -> str:
         total = found.total
         energies.append((name, *(_number(v) for v in (total.low, total.typical, total.high)), found.unit))
     parts = [*head, "", "per inference:", _table(layers), "", _table(energies)]
+    if report.mappings:
+        parts += ["", "placed on chips:", _table([PLACEMENT_HEAD, *placement_lines(report)])]
+    if report.unmapped:
+        parts += ["", "does not fit:", *(f"  {_indented(reason)}" for reason in report.unmapped.values())]
     if report.refused:
-        parts += ["", "no total:", *(f"  {reason}" for reason in report.refused.values())]
+        parts += ["", "no total:", *_grouped(report.refused)]
     return "\n".join(parts)
+
+
+PLACEMENT_HEAD = ("chip", "cores", "of", "fullest limit", "latency us", "duty cycle", "energy nJ", "low", "high")
+
+
+def placement_lines(report: Report) -> list[tuple[str, ...]]:
+    """One line of text cells per chip that the network fits."""
+    lines = []
+    for name, found in report.mappings.items():
+        fullest = max(found.utilisation.items(), key=lambda entry: entry[1], default=("", 0.0))
+        energy = found.energy_pj
+        low, typical, high = ("", "no price", "") if energy is None else (_number(value / 1e3) for value in energy)
+        lines.append(
+            (
+                name,
+                "" if found.cores_used is None else str(found.cores_used),
+                "" if found.cores_available is None else str(found.cores_available),
+                f"{fullest[0]} {fullest[1]:.0%}" if fullest[0] else "",
+                "" if found.latency_us is None else _number(found.latency_us),
+                "" if found.duty_cycle is None else f"{found.duty_cycle:.2%}",
+                typical,
+                low,
+                high,
+            )
+        )
+    return lines
+
+
+def _grouped(refused: Mapping[str, str]) -> list[str]:
+    """One line per reason, with the models that gave it."""
+    models: dict[str, list[str]] = {}
+    for model, reason in refused.items():
+        models.setdefault(reason.removeprefix(f"{model}: "), []).append(model)
+    return [f"  {', '.join(named)}: {reason}" for reason, named in models.items()]
+
+
+def _indented(text: str) -> str:
+    return text.replace("\n", "\n    ")
 
 
 def _layer_line(layer: Any) -> tuple[str, ...]:

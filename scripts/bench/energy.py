@@ -80,7 +80,7 @@ def overhead(arguments: argparse.Namespace) -> dict[str, Any]:
     from snn.models import SpikingConvNet, SpikingMLP
 
     torch.manual_seed(0)
-    image = torch.rand(100, 1, 28, 28)
+    image = torch.rand(500, 1, 28, 28)
     cases: dict[str, tuple[nn.Module, torch.Tensor]] = {
         "MLP 784-800-10": (SpikingMLP((1, 28, 28), 10, hidden=(800,)), image.expand(4, *image.shape)),
         "ConvNet 16-32-128": (SpikingConvNet((1, 28, 28), 10), image.expand(4, *image.shape)),

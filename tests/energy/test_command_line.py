@@ -77,6 +77,8 @@ def test_tables_json_and_report(runs: list[Path], tmp_path: Path, capsys: pytest
     printed = capsys.readouterr().out
     assert "chip:loihi " in printed
     assert "chip:loihi2: no total energy" in printed
+    assert "placed on chips" in printed
+    assert "does not fit" in printed
 
     values = json.loads((tmp_path / "e.json").read_text())["runs"]
     assert [run["name"] for run in values] == ["spiking", "float"]
@@ -87,6 +89,8 @@ def test_tables_json_and_report(runs: list[Path], tmp_path: Path, capsys: pytest
     assert set(values[0]["refused"]) == {"chip:loihi2"}
     assert set(values[1]["refused"]) == {"chip:loihi2", "snn-or-qnn"}  # a float network has no spikes
     assert len(values[0]["accuracy_by_step"]) == 3
+    assert values[0]["mappings"]["loihi"]["cores_used"] >= 1
+    assert "fan_in" in values[0]["unmapped"]["truenorth"] or "weights" in values[0]["unmapped"]["truenorth"]
     metrics = json.loads((runs[0] / "metrics.json").read_text())
     assert values[0]["test_accuracy"] == metrics["test_accuracy"]
 
