@@ -45,10 +45,11 @@ class FanOut:
 def linear_fanout(weight: torch.Tensor) -> FanOut:
     """Fan-out of a linear layer's inputs; weight [out, in]."""
     out_count, in_count = weight.shape
-    nonzero = _array(weight.ne(0).sum(0)).reshape(1, in_count)
-    dense, weights = in_count * out_count, int(nonzero.sum())
     every = np.full(in_count, out_count, dtype=np.int64)
-    return FanOut(every, nonzero, dense, dense, weights, weights == weight.numel())
+    dense, weights = in_count * out_count, int(torch.count_nonzero(weight))
+    full = weights == weight.numel()
+    nonzero = every if full else _array(weight.ne(0).sum(0))
+    return FanOut(every, nonzero.reshape(1, in_count), dense, dense, weights, full)
 
 
 def conv_fanout(
@@ -132,7 +133,11 @@ def events(x: torch.Tensor, fanout: FanOut) -> tuple[Events, Events, Events]:
         x = x.ne(0).to(torch.float32)
     values = x.detach().reshape(-1, channels, positions).contiguous().numpy()
     found = np.zeros((3, len(values)), dtype=np.int64)
-    _sum_events(values, fanout.every, found)
+    if (fanout.every == fanout.every[:1]).all():
+        _count_nonzeros(values.reshape(len(values), -1), found[0])
+        found[1] = found[0] * fanout.every[:1]
+    else:
+        _sum_events(values, fanout.every, found)
     if fanout.is_full:
         found[2] = found[1]
     else:
