@@ -23,7 +23,7 @@ from neuromorphic.energy.recurrent_cells import CELLS, count_cell
 from snn.errors import UnsupportedError
 from snn.models.stack import Stack
 
-_NEVER: tuple[type[nn.Module], ...] = (nn.RNNBase, nn.Bilinear, nn.EmbeddingBag)
+_NEVER: tuple[type[nn.Module], ...] = (nn.RNNBase, nn.Bilinear, nn.EmbeddingBag, nn.MultiheadAttention)
 
 
 class TorchCounter:
@@ -54,8 +54,8 @@ class TorchCounter:
                 self._kinds[name] = kind
             elif isinstance(module, _NEVER):
                 raise UnsupportedError(
-                    f"count: {name!r} ({type(module).__name__}) runs in one call that no hook sees into; "
-                    "write it with cells (nn.RNNCell, nn.LSTMCell, nn.GRUCell) or linear layers"
+                    f"count: {name!r} ({type(module).__name__}) runs in one call in which steps and samples cannot be "
+                    "told apart; write it with cells (nn.RNNCell, nn.LSTMCell, nn.GRUCell), linear layers and products"
                 )
 
     @contextmanager

@@ -18,7 +18,6 @@ from neuromorphic.energy.command_line import main
 from neuromorphic.energy.pictures import pareto
 from neuromorphic.energy.quantised import QuantisedNet
 
-pytest.importorskip("lightning")
 pytest.importorskip("sklearn")
 
 
