@@ -101,6 +101,7 @@ def overhead(arguments: argparse.Namespace) -> dict[str, Any]:
 def vgg(arguments: argparse.Namespace) -> dict[str, Any]:
     """Time to count and price 100 images at T = 4 on every chip and model."""
     from neuromorphic.energy.estimating import MODELS
+    from neuromorphic.targets import map as place
     from neuromorphic.targets import names
 
     network, x = vgg16()
@@ -115,14 +116,23 @@ def vgg(arguments: argparse.Namespace) -> dict[str, Any]:
         except UnsupportedError as error:
             totals[model] = {"refused": str(error)}
     whole = time.perf_counter() - start
+    fits, broken = [], []
+    for name in names():
+        try:
+            place(counts, name)
+            fits.append(name)
+        except UnsupportedError:
+            broken.append(name)
+    placed = time.perf_counter() - start - whole
     synops = sum(layer.total("synops") for layer in counts.connections) / counts.samples
     print(
         f"{len(counts.layers)} layers, {counts.parameter_count:,} parameters, {synops:,.0f} synaptic operations an image"
     )
     print(f"counted in {counted:.1f} s, priced on {len(totals)} models and chips in {whole - counted:.2f} s more")
+    print(f"placed in {placed:.1f} s more: fits {', '.join(fits)}; does not fit {', '.join(broken)}")
     for name, found in totals.items():
         print(f"  {name:<22} {found.get('refused') or format(found['typical'], ',.4g') + ' ' + found['unit']}")
-    return {"count_s": counted, "all_s": whole, "layers": len(counts.layers), "totals": totals}
+    return {"count_s": counted, "all_s": whole, "place_s": placed, "layers": len(counts.layers), "totals": totals}
 
 
 def recipe(arguments: argparse.Namespace) -> Any:
