@@ -225,7 +225,8 @@ class QuantisedNet(nn.Module):
     """Fully connected or convolutional network with one width for all weights and one for all spikes.
 
     Blocks of quantised weights, batch normalisation (which folds into a scale and offset per channel) and `LevelIF`
-    neurons; then a quantised readout. With `spike_bits` None the neurons are rectifiers, which is an ordinary ANN.
+    neurons; then a quantised readout. With `spike_bits` None the neurons are rectifiers, which is an ordinary ANN. An
+    image that repeats at every step (a view with stride 0) passes the layers before the first neurons once.
 
     Args:
         input_shape: (C, H, W).
@@ -233,7 +234,7 @@ class QuantisedNet(nn.Module):
         weight_bits: of all weights; 32 is full precision.
         spike_bits: of all spikes or activations; None for rectifiers.
         channels: output channels of 3x3 convolutions, each followed by 2x2 average pooling before the neurons.
-        hidden: neurons of each fully connected layer.
+        hidden: neurons of each fully connected layer, at least one layer.
         decay: of the neurons' membranes per step.
     Input: [T, B, C, H, W]; T = 1 makes a network without time.
     Returns: logits [T, B, classes]; with `state=` also the neurons' states, see `Stack`.
@@ -270,10 +271,16 @@ class QuantisedNet(nn.Module):
             layers[f"neuron{number}"] = neurons()
             features = size
         layers["readout"] = QuantisedLinear(features, classes, weight_bits)
+        first = next(iter(name for name in layers if name.startswith("neuron")))
+        before = list(layers)[: list(layers).index(first)]
+        self.front = Stack({name: layers.pop(name) for name in before})
         self.stack = Stack(layers)
 
     def forward(self, x: torch.Tensor, state: StackState | NotCarried | None = NOT_CARRIED) -> Any:
-        return self.stack(x, state)
+        # The same image at every step passes the layers before the first neurons once.
+        is_repeated = len(x) > 1 and x.stride(0) == 0
+        current = self.front(x[:1] if is_repeated else x)
+        return self.stack(current.expand(len(x), *current.shape[1:]), state)
 
 
 def bit_planes(codes: torch.Tensor, bits: int) -> torch.Tensor:

@@ -218,14 +218,21 @@ def test_counts_of_a_quantised_network(spike_bits: int, signal: Signal) -> None:
     neuron = counts["stack.layers.neuron1"]
     assert not neuron.leaky
     assert neuron.hard_reset is False
-    z = net.stack.layers["neuron1"](
-        net.stack.layers["norm1"](net.stack.layers["linear1"](x.flatten(2).flatten(0, 1))).view(2, 3, 8)
-    )
+    z = net.stack.layers["neuron1"](net.front(x))
     assert neuron.output_magnitude.tolist() == (z * (2**spike_bits - 1)).sum(2).round().long().tolist()
     effort = estimate(counts, "bit-budget")
     (row,) = [row for row in effort.rows if row.layer.endswith("linear2")]
     assert row.high == 8 * 8 * 2 * 4 * spike_bits
     assert row.typical == row.high * inner.total("input_events") / (2 * 3 * 8)
+
+
+def test_a_repeated_image_passes_the_first_layer_once() -> None:
+    net = QuantisedNet((1, 4, 4), 3, weight_bits=4, spike_bits=1, hidden=(8,)).eval()
+    image = torch.rand(1, 2, 1, 4, 4)
+    repeated, copied = image.expand(5, -1, -1, -1, -1), image.repeat(5, 1, 1, 1, 1)
+    assert torch.allclose(net(repeated), net(copied))
+    assert count(net, repeated)["front.layers.linear1"].steps == 1
+    assert count(net, copied)["front.layers.linear1"].steps == 5
 
 
 def test_effort_does_not_depend_on_the_split_of_a_budget() -> None:
