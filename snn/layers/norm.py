@@ -76,6 +76,7 @@ class MPBN(MembraneNorm):
         self.carry = carry
         self.step_count = steps
         self.sync = sync
+        self.dims: int | None = None  # of one step of the last input; folding needs it to shape thresholds
         self.weight = nn.Parameter(torch.ones(shape))
         self.bias = nn.Parameter(torch.zeros(shape))
         rows = shape if steps is None else (steps, *shape)
@@ -117,6 +118,7 @@ class MPBN(MembraneNorm):
         if given != self.shape:
             form = f"[T, B, {', '.join(map(str, self.shape))}{'' if self.elementwise else ', ...'}]"
             raise ShapeError(f"MPBN: input must be {form}, got shape {tuple(x.shape)}")
+        self.dims = x.dim() - 1
         if self.step_count is not None and (continued or len(x) != self.step_count):
             came = "a call that continues from a state" if continued else f"{len(x)}"
             raise ValueError(

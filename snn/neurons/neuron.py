@@ -109,6 +109,13 @@ class Neuron(MemoryModule):
         else:
             setattr(self, name, float(value) if isinstance(value, int) and not isinstance(value, bool) else value)
 
+    def set_value(self, name: str, value: float | torch.Tensor) -> None:
+        """Replaces a parameter of the model by a fixed value; it is no longer learned."""
+        if name not in self.model.params:
+            raise TypeError(f"{type(self).__name__}: no parameter {name!r}{closest(name, self.model.params)}")
+        delattr(self, name)
+        self._register_value(name, value, learnable=False)
+
     def call_params(self) -> dict[str, Any]:
         """The model's parameters for a call; a layer that stores them in another form overrides this."""
         return {name: getattr(self, name) for name in self.model.params}
