@@ -107,7 +107,8 @@ def _kept(gradients: list[Node], new_states: list[Node], output: Node) -> tuple[
     """The smallest set of forward values from which the gradients can be computed (a minimum cut of the graph).
 
     The input can be read again at little cost, parameters and constants at none; a comparison is never kept but
-    recomputed. What only the output needs is kept where nothing else will do. Among equally small sets the one closest to the gradients wins, so that least is computed twice.
+    recomputed. What only the output needs is kept where nothing else will do. Among equally small sets the one closest
+    to the gradients wins, so that least is computed twice.
     """
     try:
         return _smallest_cut(gradients, in_order(new_states))
