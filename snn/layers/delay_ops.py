@@ -40,7 +40,8 @@ class _Chunks:
         self.T, self.B = x.shape[:2]
         self.lanes = delay_taps.LANE_BYTES // x.element_size()
         self.count = -(-self.B // self.lanes)
-        self.pad = max_delay + 1
+        self.longest = min(max_delay, self.T)  # what is later than the last step adds nothing
+        self.pad = self.longest + 1
         self.steps = self.T + self.pad
         self.name = str(x.dtype).removeprefix("torch.")
 
@@ -105,8 +106,8 @@ class TwoTap(torch.autograd.Function):
         ctx.save_for_backward(x, weight, delay)
         ctx.max_delay = max_delay
         chunks = _Chunks(x, max_delay)
-        w, whole, rest = _split(weight, delay)
-        place = chunks.places(max_delay - whole)
+        w, whole, rest = _split(weight, delay, chunks.longest)
+        place = chunks.places(chunks.longest - whole)
         group = chunks.taps.GROUP
         return chunks.sums(x, chunks.pad, place, _widened(w * (1 - rest), group), _widened(w * rest, group))
 
@@ -115,24 +116,24 @@ class TwoTap(torch.autograd.Function):
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, delay = ctx.saved_tensors
         chunks = _Chunks(x, ctx.max_delay)
-        w, whole, rest = _split(weight, delay)
+        w, whole, rest = _split(weight, delay, chunks.longest)
         g_x = g_weight = g_delay = None
         if ctx.needs_input_grad[0]:
             group = chunks.taps.GROUP
             near, far = (_widened(np.ascontiguousarray(part.T), group) for part in (w * rest, w * (1 - rest)))
             g_x = chunks.sums(g, 0, chunks.places(whole.T), near, far)
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            near, far = chunks.products(x, g, chunks.places(ctx.max_delay - whole))
+            near, far = chunks.products(x, g, chunks.places(chunks.longest - whole))
             g_weight = torch.from_numpy(near + rest * (far - near)).to(weight.dtype)
             g_delay = torch.from_numpy(w * (far - near)).to(delay.dtype)
         return g_x, g_weight, g_delay, None
 
 
-def _split(weight: torch.Tensor, delay: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weights, whole parts and rests of the delays."""
+def _split(weight: torch.Tensor, delay: torch.Tensor, longest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weights, whole parts (at most `longest`) and rests of the delays."""
     d = delay.detach().numpy()
     whole = np.floor(d)
-    return weight.detach().numpy(), whole.astype(np.int64), (d - whole).astype(d.dtype)
+    return weight.detach().numpy(), np.minimum(whole, longest).astype(np.int64), (d - whole).astype(d.dtype)
 
 
 def whole_delays_forward(x: torch.Tensor, weight: torch.Tensor, delay: torch.Tensor, max_delay: int) -> torch.Tensor:
@@ -179,9 +180,7 @@ def _transforms(outputs: int, taps: int, dtype: torch.dtype, device: torch.devic
         inverse[-1] = 1.0 / length
     real, imaginary = (inverse * part[:, taps - 1 :] for part in (cos, -sin))
     synthesis = torch.cat([real - imaginary, -real - imaginary, imaginary]).t()
-    return tuple(
-        part.to(dtype).to(device).contiguous() for part in (analysis, analysis[:, :taps], synthesis)
-    )
+    return tuple(part.to(dtype).to(device).contiguous() for part in (analysis, analysis[:, :taps], synthesis))
 
 
 class _Windows:

@@ -55,7 +55,7 @@ def unpack(rows: Array, first: int, lanes: int, y: Array) -> None:  # pragma: no
                     line[o] = rows[(o * T + t) * lanes + lane]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 def _add_group(total: Array, rows: Array, place: Array, near: Array, far: Array, lanes: int) -> None:
     """total[q] += sum over 4 synapses of near x[q + lanes] + far x[q], x = rows[place:]."""  # pragma: no cover
     size = total.shape[0]
@@ -114,9 +114,7 @@ def shifted_products(rows: Array, place: Array, g: Array, lanes: int, near: Arra
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def scatter_events(
-    x: Array, weight: Array, place: Array, first: int, last: int, y: Array
-) -> None:  # pragma: no cover
+def scatter_events(x: Array, weight: Array, place: Array, first: int, last: int, y: Array) -> None:  # pragma: no cover
     """y[t + delay, b, o] += x[t, b, i] weight[i, o] for the non-zero x of samples first..last - 1.
 
     place[i, o] = delay[i, o] * B * outputs + o; y is flat and max_delay steps longer than x.
