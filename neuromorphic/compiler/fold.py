@@ -6,7 +6,7 @@ and stride, reshapes of reshapes become one. Only the order of summation changes
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,8 +17,9 @@ Rule = Callable[[Layer, Layer], Layer | None]
 """(layer, the only layer it feeds) -> one layer that replaces both, or None."""
 
 
-def folded(graph: LayerGraph) -> LayerGraph:
-    """The graph after all rules, applied until none fits."""
+def folded(graph: LayerGraph, rules: Sequence[Rule] | None = None) -> LayerGraph:
+    """The graph after the rules (all of them by default), applied until none fits."""
+    rules = RULES if rules is None else rules
     layers, output = _without_copies(graph)
     changed = True
     while changed:
@@ -31,7 +32,7 @@ def folded(graph: LayerGraph) -> LayerGraph:
             after = layers[readers[layer.name][0]]
             if len(after.inputs) != 1 or layer.name in after.late or layer.late:
                 continue
-            merged = next((made for rule in RULES if (made := rule(layer, after)) is not None), None)
+            merged = next((made for rule in rules if (made := rule(layer, after)) is not None), None)
             if merged is None:
                 continue
             layers, output = _replaced(layers, output, layer, after, merged)
@@ -157,3 +158,6 @@ RULES: tuple[Rule, ...] = (
     _pool_after_conv,
     _take_after_take,
 )
+
+NIR_RULES: tuple[Rule, ...] = tuple(rule for rule in RULES if rule is not _pool_after_conv)
+"""Rules after which every layer still is one that NIR knows."""

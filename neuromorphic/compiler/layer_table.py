@@ -30,6 +30,7 @@ from neuromorphic.compiler.graph import (
     conv_size,
 )
 from neuromorphic.compiler.neurons import SPIKINGJELLY, fire
+from neuromorphic.compiler.nir_layers import ElementDelay, Late, Scale, StackedLinear, SumPool2d
 from snn.errors import ShapeError, UnsupportedError
 from snn.neurons import Neuron
 
@@ -183,6 +184,34 @@ def _delay(module: Any, shape: Shape, name: str) -> Built:
     return Built(Delay(np.full(prod(shape), module.delay_steps, np.int64)), shape)
 
 
+def _element_delay(module: Any, shape: Shape, name: str) -> Built:
+    return Built(Delay(module.steps.broadcast_to(shape).reshape(-1).numpy().copy()), shape)
+
+
+def _scale(module: Any, shape: Shape, name: str) -> Built:
+    return Built(Affine(module.scale.double().broadcast_to(shape).reshape(-1).numpy().copy()), shape)
+
+
+def _sum_pool(module: Any, shape: Shape, name: str) -> Built:
+    op = Pool(module.kernel_size, module.stride, module.padding, 1.0)
+    return Built(op, pooled(shape, op.kernel, op.stride, op.padding))
+
+
+def _stacked_linear(module: Any, shape: Shape, name: str) -> Built:
+    weight = numbers(module.weight)
+    assert weight is not None
+    *lead, outputs, inputs = weight.shape
+    count = prod(lead)
+    whole = np.zeros((count, outputs, count, inputs), weight.dtype)
+    whole[np.arange(count), :, np.arange(count)] = weight.reshape(count, outputs, inputs)
+    bias = None if module.bias is None else np.broadcast_to(numbers(module.bias), (*lead, outputs)).reshape(-1)  # type: ignore[arg-type]
+    return Built(Dense(whole.reshape(count * outputs, count * inputs), bias), (*lead, outputs))
+
+
+def _late(module: Any, shape: Shape, name: str) -> Built:
+    return Built(Take(), module.shape)
+
+
 def _unchanged(module: Any, shape: Shape, name: str) -> Built:
     return Built(Take(), shape)
 
@@ -206,6 +235,11 @@ MODULES: dict[type[nn.Module], Build] = {
     sj_layer.Dropout: _unchanged,
     sj_layer.Dropout2d: _unchanged,
     sj_layer.Delay: _delay,
+    ElementDelay: _element_delay,
+    Scale: _scale,
+    SumPool2d: _sum_pool,
+    StackedLinear: _stacked_linear,
+    Late: _late,
 }
 """Modules by class; see `builder` for which subclasses count as their base."""
 

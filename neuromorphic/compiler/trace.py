@@ -25,6 +25,7 @@ from neuromorphic.compiler.functions import ARITHMETIC, IGNORED, MOVES, UNCHANGE
 from neuromorphic.compiler.graph import Add, Input, Layer, LayerGraph, Op, OverTime, Shape, Take
 from neuromorphic.compiler.layer_table import builder, linear_form
 from neuromorphic.compiler.neurons import is_neuron
+from neuromorphic.compiler.nir_layers import Late
 import snn
 from snn.errors import ShapeError, UnsupportedError
 from snn.neurons.recurrent import RecurrentLIF
@@ -310,7 +311,11 @@ def _record_module(module: nn.Module, name: str, args: Any, output: Any, recordi
         feedback = linear_form(module.recurrent, shape, f"{name}.recurrent")
         back = recording.add(feedback.op, (name,), shape, f"{name}.recurrent", frozenset({name}))
         source = recording.add(Add(), (source, back), shape, f"{name}.input")
-    layer = recording.add(built.op, (source,), built.shape, name)
+    late: frozenset[str] = frozenset()
+    if isinstance(module, Late):
+        source = name[: name.rindex("late.")] + module.source
+        late = frozenset({source})
+    layer = recording.add(built.op, (source,), built.shape, name, late)
     recording.mark(result, layer, value.in_time)
 
 
