@@ -1,0 +1,151 @@
+"""Which modules are layers of neurons, and what their state is: ours, SpikingJelly's and snnTorch's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from spikingjelly.activation_based.base import MemoryModule
+from spikingjelly.activation_based.neuron import BaseNode
+from torch import nn
+
+from neuromorphic.energy.counts import ANALOG, SPIKES, Signal
+from snn.errors import UnsupportedError
+from snn.kernels.graph import Node, TraceError
+from snn.kernels.trace import trace
+from snn.neurons import BipolarIF, Neuron
+
+_SNNTORCH = "snntorch._neurons.neurons.SpikingNeuron"
+_NO_LEAK = {"v_threshold", "v_reset", "detach_reset"}
+
+Spiking = Sequence[type[nn.Module] | str]
+"""Further layers whose output is declared to be spikes: classes, or names of modules."""
+
+
+@dataclass(frozen=True)
+class NeuronKind:
+    """What is known of a layer of neurons.
+
+    Attributes:
+        model: class name.
+        state_variables: numbers per neuron.
+        leaky: the neurons decay.
+        hard_reset: True sets the membrane, False subtracts the threshold, None where unknown.
+        signal: what the layer puts out.
+        all_steps: the input of one call is [T, B, ...] and not [B, ...]; None where the shape has to tell.
+        membrane: attribute that holds the membrane after each step; "" where single steps are not seen.
+    """
+
+    model: str
+    state_variables: int
+    leaky: bool
+    hard_reset: bool | None
+    signal: Signal
+    all_steps: bool | None
+    membrane: str = ""
+
+
+def neuron_kind(module: nn.Module, name: str, spiking: Spiking) -> NeuronKind | None:
+    """What kind of neurons a module is; None where it is no layer of neurons.
+
+    Raises: UnsupportedError for a neuron layer that hides weights where no hook sees them.
+    """
+    if isinstance(module, Neuron):
+        return _ours(module)
+    if isinstance(module, BaseNode):
+        return _spikingjelly(module)
+    if _SNNTORCH in {f"{base.__module__}.{base.__qualname__}" for base in type(module).__mro__}:
+        _refuse_hidden_weights(module, name)
+        return _snntorch(module)
+    if name in spiking or any(isinstance(module, kind) for kind in spiking if isinstance(kind, type)):
+        _refuse_hidden_weights(module, name)
+        return NeuronKind(type(module).__name__, 1, False, None, SPIKES, None)
+    return None
+
+
+def _ours(module: Neuron) -> NeuronKind:
+    single = module.step_mode == "s"
+    return NeuronKind(
+        model=type(module).__name__,
+        state_variables=len(module.model.state),
+        leaky=bool(set(module.model.params) - _NO_LEAK),
+        hard_reset=None if "v_reset" not in module.model.params else getattr(module, "v_reset", None) is not None,
+        signal=_our_signal(module),
+        all_steps=not single,
+        membrane="v" if single and "v" in module.model.state else "",
+    )
+
+
+def _our_signal(module: Neuron) -> Signal:
+    try:
+        fires = _has_spike(trace(module.model, module.call_params()).output)
+    except TraceError:
+        fires = True
+    if not fires:
+        return ANALOG
+    # A surrogate that counts several spikes in one step knows their largest number.
+    levels = getattr(module.surrogate_function, "max_spike_count", 1)
+    return Signal("spikes", int(levels), signed=isinstance(module, BipolarIF))
+
+
+def _has_spike(node: Node) -> bool:
+    return node.op == "spike" or any(_has_spike(argument) for argument in node.args)
+
+
+def _spikingjelly(module: BaseNode) -> NeuronKind:
+    names = {base.__name__ for base in type(module).__mro__}
+    levels = getattr(module.surrogate_function, "max_spike_count", 1)
+    single = module.step_mode == "s"
+    states = [name for name in module._memories if name not in ("v_seq", "h_seq")]
+    return NeuronKind(
+        model=type(module).__name__,
+        state_variables=len(states),
+        leaky="IFNode" not in names,
+        hard_reset=module.v_reset is not None,
+        signal=Signal("spikes", int(levels)),
+        all_steps=not single,
+        membrane="v" if single else "",
+    )
+
+
+def _snntorch(module: Any) -> NeuronKind:
+    variables = {"Synaptic": 2, "RSynaptic": 2, "Alpha": 3, "SLSTM": 2, "SConv2dLSTM": 2}
+    return NeuronKind(
+        model=type(module).__name__,
+        state_variables=variables.get(type(module).__name__, 1),
+        leaky=True,
+        hard_reset={"zero": True, "subtract": False}.get(module.reset_mechanism),
+        signal=SPIKES,
+        all_steps=False,
+        membrane="mem",
+    )
+
+
+def _refuse_hidden_weights(module: nn.Module, name: str) -> None:
+    hidden = [key for key, value in module.named_parameters(recurse=False) if value.dim() >= 2]
+    if hidden:
+        raise UnsupportedError(
+            f"count: {name!r} ({type(module).__name__}) holds the weights {hidden} itself, so its synaptic operations "
+            "cannot be seen; split it into nn.Linear or nn.Conv layers and neurons"
+        )
+
+
+def reset_all(network: nn.Module) -> None:
+    """Put every layer with state back to its start."""
+    outside = False
+    for module in network.modules():
+        if isinstance(module, MemoryModule):
+            module.reset()
+        outside |= any(f"{base.__module__}.{base.__qualname__}" == _SNNTORCH for base in type(module).__mro__)
+    if outside:
+        from snntorch import utils
+
+        utils.reset(network)
+
+
+def membrane_of(module: nn.Module, kind: NeuronKind) -> torch.Tensor | None:
+    """The membrane as it is now, or None."""
+    value = getattr(module, kind.membrane, None) if kind.membrane else None
+    return value if isinstance(value, torch.Tensor) else None
