@@ -18,6 +18,7 @@ from neuromorphic.compiler.graph import (
     Affine,
     Conv,
     Delay,
+    DelayedDense,
     Dense,
     Fire,
     Input,
@@ -135,7 +136,7 @@ class _Lowering:
                 return inverse if before is None else inverse[before]
         if isinstance(layer.op, Fire | Affine | Delay | OverTime | Add):
             return self.order(forward[0]) if forward else None
-        return None if isinstance(layer.op, Dense) else channels_last(layer.shape)
+        return None if isinstance(layer.op, Dense | DelayedDense) else channels_last(layer.shape)
 
     def _shared_buffers(self) -> dict[str, str]:
         """Connection -> the sum into whose buffer it adds."""
@@ -302,6 +303,27 @@ def _dense(lowering: _Lowering, layer: Layer) -> None:
     lowering.connect(layer, m.DENSE, np.ascontiguousarray(columns.T))
     if op.bias is not None:
         lowering.target(layer).base += op.bias
+
+
+def _delayed_dense(lowering: _Lowering, layer: Layer) -> None:
+    """Every event adds to a ring of sums, one slot per step ahead; the slot of this step goes to the buffer."""
+    op = layer.op
+    assert isinstance(op, DelayedDense)
+    order = lowering.order(layer.inputs[0])
+    weight, steps = (op.weight, op.steps) if order is None else (op.weight[:, order], op.steps[:, order])
+    source = lowering.events(layer.inputs[0], layer.inputs[0] in layer.late)
+    assert source.list is not None
+    buffer = lowering.target(layer)
+    places = steps.T * layer.size + np.arange(layer.size)
+    length = int(steps.max()) + 1
+    values = row(
+        m.DELAYED_DENSE, source=source.list, target=buffer.place, size=buffer.size, extra=length,
+        weights=lowering.memory.weights.put(np.ascontiguousarray(weight.T) * source.gain), weights_size=weight.size,
+        cache=lowering.memory.state.put(np.zeros(length * layer.size)), **lowering.memory.table(places.reshape(-1)),
+    )  # fmt: skip
+    lowering.emit(layer.name, values)
+    if op.bias is not None:
+        buffer.base += op.bias
 
 
 def _conv(lowering: _Lowering, layer: Layer) -> None:
@@ -574,6 +596,7 @@ def _fire(lowering: _Lowering, layer: Layer) -> None:
 LOWERINGS: dict[type[Op], Callable[[_Lowering, Layer], None]] = {
     Input: _input,
     Dense: _dense,
+    DelayedDense: _delayed_dense,
     Conv: _conv,
     Pool: _pool,
     MaxPool: _max_pool,

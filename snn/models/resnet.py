@@ -81,7 +81,7 @@ class SpikingResNet(nn.Module):
         C, H, W = input_shape
 
         def neurons(count: int, height: int, width: int) -> nn.Module:
-            choice = {"class": neuron} if isinstance(neuron, str) else dict(neuron)
+            choice: dict[str, Any] = {"class": neuron} if isinstance(neuron, str) else dict(neuron)
             if membrane_norm is not None:
                 features = count if membrane_norm == "channel" else (count, height, width)
                 choice["membrane_norm"] = MPBN(features, carry=carry)
