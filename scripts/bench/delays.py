@@ -94,7 +94,7 @@ class Dense(nn.Module):
 
 
 def neurons() -> nn.Module:
-    return snn.LIF(tau=2.0, v_threshold=1.0, detach_reset=True, step_mode="m")
+    return snn.LIF(tau=2.0, decay_input=False, v_threshold=0.6, detach_reset=True, step_mode="m")
 
 
 def training_step(net: nn.Module, x: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
@@ -185,7 +185,7 @@ def memory_step(name: str, layer_number: int) -> None:
     del small
     Path("/proc/self/clear_refs").write_text("5")
     before = peak_bytes()
-    x = (torch.rand(T, BATCH, i) < ACTIVITY).float().requires_grad_(layer_number > 0)
+    x = torch.empty(T, BATCH, i).bernoulli_(ACTIVITY).requires_grad_(layer_number > 0)
     y = layer(x)
     y.backward(torch.ones_like(y))
     peak = peak_bytes() - before

@@ -24,7 +24,8 @@ from snn.layers import (
     delay_parameter_groups,
     round_delays,
 )
-from snn.layers.delay_ops import Gaussian, TwoTap, whole_delays_forward
+from snn.layers.delay_gaussian import Gaussian
+from snn.layers.delay_ops import TwoTap, whole_delays_forward
 from snn.layers.delay_path import delayed_sum
 from snn.layers.delay_positions import rounded_half_up
 from snn.layers.delay_reference import delayed_linear_reference, tap_kernel_reference
