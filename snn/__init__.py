@@ -4,6 +4,7 @@ from snn import surrogate as surrogate
 from snn.acceleration import accelerate as accelerate
 from snn.errors import ShapeError as ShapeError
 from snn.errors import UnsupportedError as UnsupportedError
+from snn.layers import fold_mpbn as fold_mpbn
 from snn.neurons import ALIF as ALIF
 from snn.neurons import IF as IF
 from snn.neurons import LI as LI
@@ -38,6 +39,7 @@ __all__ = [
     "ShapeError",
     "UnsupportedError",
     "accelerate",
+    "fold_mpbn",
     "neuron_model",
     "surrogate",
 ]
