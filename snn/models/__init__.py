@@ -1,8 +1,11 @@
 """Ready networks: time-first input [T, B, ...], logits at every step."""
 
+from snn.models.analog_mlp import AnalogMLP
+from snn.models.analog_vgg import AnalogVGG
 from snn.models.convnet import SpikingConvNet
 from snn.models.mlp import SpikingMLP
+from snn.models.residual import Residual
 from snn.models.stack import Stack
 from snn.models.vgg import SpikingVGG
 
-__all__ = ["SpikingConvNet", "SpikingMLP", "SpikingVGG", "Stack"]
+__all__ = ["AnalogMLP", "AnalogVGG", "Residual", "SpikingConvNet", "SpikingMLP", "SpikingVGG", "Stack"]

@@ -133,7 +133,7 @@ def _config_path(options: Mapping[str, Any]) -> Path:
 def _set(given: dict[str, Any], path: Sequence[str], value: Any, key: str) -> None:
     for depth, name in enumerate(path[:-1], start=1):
         inner = given.get(name) or {}
-        if name == "neuron" and isinstance(inner, str):
+        if name in ("neuron", "rule") and isinstance(inner, str):
             inner = {"class": inner}
         if not isinstance(inner, Mapping):
             raise RecipeError(f"--{key}: {'.'.join(path[:depth])} is {inner!r} and has no keys")
