@@ -10,13 +10,19 @@ from snn.errors import closest
 from snn.learning.backpropagation import Backpropagation
 from snn.learning.direct_feedback import DirectFeedbackAlignment
 from snn.learning.dual_propagation import DualPropagation
+from snn.learning.equilibrium import EquilibriumPropagation
+from snn.learning.event_dual_propagation import EventDualPropagation
 from snn.learning.feedback_alignment import FeedbackAlignment, SignSymmetric
+from snn.learning.flexible_phase import FlexiblePhase
 from snn.learning.rule import CreditRule
 from snn.training.loss import SequenceLoss
 
 RULES: dict[str, type[CreditRule]] = {
     "bp": Backpropagation,
     "dual_propagation": DualPropagation,
+    "event_dual_propagation": EventDualPropagation,
+    "eqprop": EquilibriumPropagation,
+    "flexible_phase": FlexiblePhase,
     "fa": FeedbackAlignment,
     "sign_symmetric": SignSymmetric,
     "dfa": DirectFeedbackAlignment,
