@@ -49,23 +49,26 @@ def gradient_alignment(
     >>> list(found), round(found["2"].cosine, 6), found["0"].cosine < 1
     (['0', '2'], 1.0, True)
     """
-    if isinstance(rule, str):
-        rule = make_rule(rule)
-    elif isinstance(rule, type):
-        rule = rule()
+    made = _made(rule)
     batch = _fitted(net, x, y)
-    if isinstance(rule, CreditRule):
-        rule.prepare(net, len(batch) if isinstance(net, _TIME_FIRST) else 1)
-    reference = make_rule("bp", rule.loss if isinstance(rule, CreditRule) else None)
+    if isinstance(made, CreditRule):
+        made.prepare(net, len(batch) if isinstance(net, _TIME_FIRST) else 1)
+    reference = make_rule("bp", made.loss if isinstance(made, CreditRule) else None)
     kept = {parameter: parameter.grad for parameter in net.parameters()}
     buffers = {name: value.clone() for name, value in net.named_buffers()}
     try:
-        update = _gradients(net, rule, batch, y, buffers)
+        update = _gradients(net, made, batch, y, buffers)
         gradient = _gradients(net, reference, batch, y, buffers)
     finally:
         for parameter, grad in kept.items():
             parameter.grad = grad
     return {name: _compare(update[name], gradient[name]) for name in gradient}
+
+
+def _made(rule: str | type[CreditRule] | Rule) -> Rule:
+    if isinstance(rule, str):
+        return make_rule(rule)
+    return rule() if isinstance(rule, type) else rule
 
 
 def _fitted(net: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -140,7 +140,9 @@ def single_pass(
             s = term if s is None or term is None else s + term
         if s is not None:
             strength = (p * betas[k] * B, q * betas[k] * B)
-            passed_on = s if layer.activation.is_identity else propagate_error(layer.activation.f_in_place, a, s, strength)
+            passed_on = (
+                s if layer.activation.is_identity else propagate_error(layer.activation.f_in_place, a, s, strength)
+            )
             e[k] = _received(passed_on, downward, betas[k] * B)
             if not fused:
                 plus = layer.activation.f(torch.sub(a, s, alpha=strength[0]))

@@ -90,7 +90,9 @@ class Inferred:
     changes: list[float]
 
 
-def infer(graph: Graph, x: torch.Tensor, output: Output | Errors, settings: Dyadic, linearised: bool = True) -> Inferred:
+def infer(
+    graph: Graph, x: torch.Tensor, output: Output | Errors, settings: Dyadic, linearised: bool = True
+) -> Inferred:
     """Run the updates of a schedule from the forward pass.
 
     Args:
@@ -177,7 +179,9 @@ def weight_gradients(graph: Graph, inferred: Inferred, settings: Dyadic) -> Grad
     return gradients
 
 
-def energy(graph: Graph, states: list[Dyad], losses: tuple[torch.Tensor, torch.Tensor], settings: Dyadic) -> torch.Tensor:
+def energy(
+    graph: Graph, states: list[Dyad], losses: tuple[torch.Tensor, torch.Tensor], settings: Dyadic
+) -> torch.Tensor:
     """Return the objective that inference makes stationary, summed over the samples.
 
         J = alpha l(plus_L) + (1 - alpha) l(minus_L) + sum_k (1 / beta_k) [E_k(plus_k) - E_k(minus_k)],

@@ -117,9 +117,7 @@ class FlexiblePhase(CreditRule):
             start = graph.forward(graph.batch(x, NAME))
             phase, weight = draw_phases(len(labels), options.probability, options.balanced, start[-1])
             push = 0.5 * options.beta * phase.unsqueeze(1)
-            states = relax(
-                graph, start, options.feedback, options.sweeps, lambda a: push * self.loss.errors(a, labels)
-            )
+            states = relax(graph, start, options.feedback, options.sweeps, lambda a: push * self.loss.errors(a, labels))
             add_correlations(graph, states, weight / options.beta, options.feedback, gradients)
             value = self.loss(start[-1].unsqueeze(0), labels)
         apply_gradients(value, gradients, backward)

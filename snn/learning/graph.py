@@ -203,7 +203,9 @@ class _Reader:
         try:
             self._close(module, name)
         except UnsupportedError as error:
-            raise UnsupportedError(f"{self.rule} cannot train {name!r} ({type(module).__name__}): {_why(module)}") from error
+            raise UnsupportedError(
+                f"{self.rule} cannot train {name!r} ({type(module).__name__}): {_why(module)}"
+            ) from error
 
     def _branch(self, prefix: str, block: Residual) -> None:
         if len(self.open) > 1 or self.open[0][1]:

@@ -12,12 +12,13 @@ from torch.nn import functional as F
 
 from snn.errors import UnsupportedError
 
-Gradients = dict[nn.Parameter, torch.Tensor]
+Gradients = dict[torch.Tensor, torch.Tensor]
+"""Parameter -> its gradient."""
 FEEDBACK = "feedback"
 """Name of the parameter of a layer that takes the place of its weight in the transposed direction."""
 
 
-def add_gradient(gradients: Gradients, parameter: nn.Parameter | None, value: torch.Tensor) -> None:
+def add_gradient(gradients: Gradients, parameter: torch.Tensor | None, value: torch.Tensor) -> None:
     """Add `value` to the entry of `parameter`; None and parameters that are not trained are left out."""
     if parameter is None or not parameter.requires_grad:
         return

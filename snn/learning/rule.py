@@ -42,9 +42,7 @@ class CreditRule(ABC):
         """
 
     @abstractmethod
-    def __call__(
-        self, network: nn.Module, x: torch.Tensor, labels: torch.Tensor, backward: Backward
-    ) -> StepResult:
+    def __call__(self, network: nn.Module, x: torch.Tensor, labels: torch.Tensor, backward: Backward) -> StepResult:
         """Add to `.grad` of the parameters.
 
         Args:

@@ -67,7 +67,7 @@ def build_rule(recipe: Recipe, network: nn.Module) -> "CreditRule":
     # Not at the top: snn.learning itself needs the rule of this package.
     from snn.learning import make_rule
 
-    options = {"class": recipe.rule} if isinstance(recipe.rule, str) else dict(recipe.rule)
+    options: dict[str, Any] = {"class": recipe.rule} if isinstance(recipe.rule, str) else dict(recipe.rule)
     name = options.pop("class")
     if recipe.bptt_steps is not None:
         if name != "bp":

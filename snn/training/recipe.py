@@ -113,6 +113,8 @@ class Recipe:
         schedule: learning rate over the run.
         loss: what is minimised.
         rule: rule of credit assignment: a name in snn.learning.RULES, or a mapping of `class` and the rule's options.
+        alignment: measure, on the last batch of each epoch, how far the rule's update of every layer points the way of the
+            gradient.
         bptt_steps: length of the chunks of truncated backpropagation through time; null goes through all steps.
         clip_norm: largest norm of the gradient over all parameters; null does not clip.
         epochs: passes over the training images.
@@ -134,6 +136,7 @@ class Recipe:
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     loss: LossOptions = field(default_factory=LossOptions)
     rule: str | dict[str, Any] = "bp"
+    alignment: bool = False
     bptt_steps: int | None = None
     clip_norm: float | None = None
     epochs: int = 10

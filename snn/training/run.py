@@ -107,6 +107,8 @@ def _fit(
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise RecipeError(f"accelerator, devices, num_nodes, strategy, precision or trainer: {error}") from error
     process, process_count = trainer.global_rank, trainer.world_size
+    if recipe.alignment and process_count > 1:
+        raise RecipeError(f"alignment: is measured in one process, got {process_count}; set alignment: false")
     data, seed = recipe.data, recipe.seed
     evaluations = [(splits.test, torch.arange(len(splits.test.labels)))]
     if len(splits.val_rows):
@@ -142,6 +144,12 @@ def _parts(recipe: Recipe, network: nn.Module) -> Any:
 
     rule = build_rule(recipe, network)
 
+    def alignment(x: torch.Tensor, labels: torch.Tensor) -> dict[str, tuple[float, float]]:
+        from snn.learning import gradient_alignment
+
+        found = gradient_alignment(network, rule, x, labels)
+        return {layer: (entry.cosine, entry.norm_ratio) for layer, entry in found.items()}
+
     def rate_factor(step: int, step_count: int, steps_per_epoch: int) -> float:
         warmup_steps = math.ceil(recipe.schedule.warmup_epochs * steps_per_epoch)
         return learning_rate_factor(step, step_count, warmup_steps, recipe.schedule)
@@ -150,6 +158,7 @@ def _parts(recipe: Recipe, network: nn.Module) -> Any:
         network=network,
         rule=rule,
         loss=rule.loss,
+        alignment=alignment if recipe.alignment else None,
         encode=lambda images, seed: encoded(images, recipe.encoding, seed),
         make_optimizer=lambda built: build_optimizer(recipe.optimizer, built),
         rate_factor=rate_factor,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from snn.training.loss import SequenceLoss
 
 def mlp(neuron: Callable[[], nn.Module] = nn.ReLU, sizes: tuple[int, ...] = (8, 16, 16, 16, 4)) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for number, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for number, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         layers += [nn.Linear(fan_in, fan_out)] + ([neuron()] if number < len(sizes) - 2 else [])
     return nn.Sequential(*layers)
 

@@ -49,11 +49,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _double() -> Any:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def net_and_batch(name: str) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
@@ -61,7 +57,9 @@ def net_and_batch(name: str) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     return make(), *batch(shape)
 
 
-@pytest.mark.parametrize("loss", [CE, SE, SequenceLoss("cross_entropy", label_smoothing=0.2)], ids=["ce", "se", "smooth"])
+@pytest.mark.parametrize(
+    "loss", [CE, SE, SequenceLoss("cross_entropy", label_smoothing=0.2)], ids=["ce", "se", "smooth"]
+)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_small_nudges_give_the_gradient_on_every_network(name: str, loss: SequenceLoss) -> None:
     net, x, y = net_and_batch(name)
@@ -212,7 +210,7 @@ def test_inference_is_stationary_in_the_objective(linearised: bool) -> None:
 
 
 def test_nothing_to_learn_changes_nothing() -> None:
-    net, (x, y) = mlp(), batch((8,))
+    net, (x, _) = mlp(), batch((8,))
     graph = graph_of(net, "test")
     options = Dyadic(beta=1.0, sweeps=3, presynaptic="mean")
     with torch.no_grad():
@@ -327,7 +325,7 @@ def test_feedback_weights_depend_on_the_seed_only() -> None:
 
 def test_kolen_pollack_without_preparation_is_an_error() -> None:
     net, (x, y) = mlp(), batch((8,))
-    with pytest.raises(UnsupportedError, match="needs rule.prepare"):
+    with pytest.raises(UnsupportedError, match="needs rule"):
         make_rule("dual_propagation", CE, {"feedback": "kolen_pollack"})(net, x, y, lambda loss: loss.backward())
 
 
@@ -346,7 +344,10 @@ def test_schedules() -> None:
 
 REFUSED = {
     "lif": (lambda: SpikingMLP((8,), 4), r"'stack.layers.neuron1' \(LIF\): spiking neurons"),
-    "norm": (lambda: nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 4)), r"'1' \(BatchNorm1d\)"),
+    "norm": (
+        lambda: nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 4)),
+        r"'1' \(BatchNorm1d\)",
+    ),
     "dropout": (lambda: nn.Sequential(nn.Linear(8, 4), nn.Dropout(0.5), nn.Linear(4, 4)), r"'1' \(Dropout\)"),
     "gelu": (lambda: nn.Sequential(nn.Linear(8, 4), nn.GELU(), nn.Linear(4, 4)), r"'1' \(GELU\): not a layer"),
     "end": (lambda: nn.Sequential(nn.Linear(8, 4), nn.ReLU()), "its last layer must be linear"),

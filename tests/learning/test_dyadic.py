@@ -28,11 +28,7 @@ def kind(layer: nn.Module) -> str:
     return type(layer).__name__
 
 
-@pytest.fixture(autouse=True)
-def _double() -> None:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 @pytest.mark.parametrize("layer", ACTIVATIONS, ids=kind)
