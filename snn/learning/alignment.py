@@ -33,7 +33,8 @@ def gradient_alignment(
 ) -> dict[str, Alignment]:
     """Compare a rule's update with the gradient of its loss on one batch; the network and its gradients are left alone.
 
-    Both see the same dropout masks and encodings: the random generators are set back between them.
+    Only a rule with feedback weights of its own adds them to a network that has none. Both see the same dropout masks and
+    encodings: the random generators are set back between them.
 
     Args:
         net: the network. One that takes a time axis (`snn.models`) gets one of length 1 if x has none.

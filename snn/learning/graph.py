@@ -160,22 +160,28 @@ def graph_of(network: nn.Module, rule: str) -> Graph:
         rule: name of the learning rule, for messages.
     Raises: UnsupportedError naming the layer that does not fit.
     """
-    reader = _Reader(rule)
+    time_first = isinstance(network, (*_WITH_STACK, Stack))
+    reader = _Reader(rule, time_first)
     reader.read("", network)
-    return Graph(reader.finish(), isinstance(network, (*_WITH_STACK, Stack)))
+    return Graph(reader.finish(), time_first)
 
 
 class _Reader:
     """Collects layers; `open` are the edges whose target has not been met yet."""
 
-    def __init__(self, rule: str) -> None:
+    def __init__(self, rule: str, time_first: bool) -> None:
         self.rule = rule
+        self.time_first = time_first
         self.layers = [Layer("input", activation_of(nn.Identity(), "input"))]
         self.open: list[tuple[int, list[LinearMap]]] = [(0, [])]
         self.last = ""
 
     def read(self, name: str, module: nn.Module) -> None:
         prefix = f"{name}." if name else ""
+        if isinstance(module, (*_WITH_STACK, Stack)) and not self.time_first:
+            raise UnsupportedError(
+                f"{self.rule}: {name!r} ({type(module).__name__}) takes a time axis and the network around it does not"
+            )
         if isinstance(module, _WITH_STACK):
             self.read(f"{prefix}stack", module.stack)
         elif isinstance(module, Stack):

@@ -19,10 +19,9 @@ FEEDBACK = "feedback"
 
 
 def add_gradient(gradients: Gradients, parameter: torch.Tensor | None, value: torch.Tensor) -> None:
-    """Add `value` to the entry of `parameter`; None and parameters that are not trained are left out."""
-    if parameter is None or not parameter.requires_grad:
-        return
-    gradients[parameter] = gradients[parameter] + value if parameter in gradients else value
+    """Add `value` to the entry of `parameter`, if there is such a parameter."""
+    if parameter is not None:
+        gradients[parameter] = gradients[parameter] + value if parameter in gradients else value
 
 
 class LinearMap(ABC):

@@ -147,10 +147,11 @@ def _plain(error: Exception) -> str:
 
 
 def _summary(metrics: Mapping[str, Any], folder: Path) -> str:
+    spikes = f"spikes per neuron      {metrics['spikes_per_neuron']:.3f} per image in {metrics['T']} steps"
     return "\n".join(
         [
             f"test accuracy          {metrics['test_accuracy']:.2%} ({metrics['test_accuracy_is_of']})",
-            f"spikes per neuron      {metrics['spikes_per_neuron']:.3f} per image in {metrics['T']} steps",
+            *([spikes] if metrics["spike_rates"] else []),
             f"time per epoch         {metrics['seconds_per_epoch']:.2f} s ({metrics['train_seconds']:.1f} s in all)",
             f"spike raster           {folder / 'raster.png'}",
             f"accuracy curve         {folder / 'accuracy.png'}",

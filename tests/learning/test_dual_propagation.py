@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from networks import (
+from learning_networks import (
     NETWORKS,
     batch,
     cosines,
@@ -20,11 +20,11 @@ from torch import nn
 
 from snn.errors import UnsupportedError
 from snn.learning import DualPropagation, make_rule
-from snn.learning.dyadic_inference import Dyadic, energy, infer, weight_gradients
+from snn.learning.dyadic_inference import Dyadic, energy, infer, routing_point, weight_gradients
 from snn.learning.graph import graph_of
 from snn.learning.kolen_pollack import add_feedback_weights
 from snn.learning.schedule import updates
-from snn.models import AnalogMLP, SpikingMLP
+from snn.models import AnalogMLP, SpikingMLP, Stack
 from snn.neurons.dyadic import Dyad, DyadicReLU, squared_error_dyad
 from snn.training.loss import SequenceLoss
 
@@ -269,6 +269,37 @@ def test_frozen_parameters_stay_without_gradient() -> None:
     assert net[0].bias.grad is not None
 
 
+def test_layer_that_is_used_twice_adds_its_gradients() -> None:
+    shared = nn.Linear(8, 8)
+    net, (x, y) = nn.Sequential(shared, nn.Tanh(), shared, nn.Tanh(), nn.Linear(8, 4)), batch((8,))
+    found = rule_gradients(DualPropagation(CE, Dyadic(beta=1e-5)), net, x, y)
+    assert max(relative_errors(found, true_gradients(net, CE, x, y))) < 1e-6
+
+
+def test_reference_of_the_linearised_loss() -> None:
+    """The original looks at the loss again at the logits of the nudged states, the transpose variant does not."""
+    net, x, y = net_and_batch("tanh_mlp")
+    graph = graph_of(net, "test")
+    initial = CE.errors(graph.forward(x)[-1], y).detach()
+
+    def shift(**settings: Any) -> float:
+        with torch.no_grad():
+            options = Dyadic(alpha=0.0, beta=1.0, sweeps=2, **settings)
+            top = infer(graph, x, lambda a: CE.errors(a, y), options).states[-1]
+        return float((top.difference() + initial).abs().max())
+
+    assert shift(transpose=True) < 1e-14
+    assert shift(transpose=False, reference="initial") < 1e-14
+    assert shift(transpose=False) == shift(transpose=False, reference="current") > 1e-4
+
+
+def test_maxima_are_routed_at_the_chosen_state() -> None:
+    plus, minus, forward = torch.tensor([1.0]), torch.tensor([3.0]), torch.tensor([7.0])
+    for router, expected in (("plus", 1.0), ("mean", 2.5), ("forward", 7.0)):
+        point = routing_point(Dyadic(alpha=0.25, router=router), Dyad(plus, minus), forward)  # type: ignore[arg-type]
+        assert point.item() == expected
+
+
 def test_model_with_a_time_axis_equals_its_stack() -> None:
     net, (x, y) = AnalogMLP((8,), 4, hidden=(16, 5)), batch((8,))
     found = rule_gradients(DualPropagation(SE, Dyadic(beta=1e-6)), net, x.unsqueeze(0), y)
@@ -351,6 +382,7 @@ REFUSED = {
     "dropout": (lambda: nn.Sequential(nn.Linear(8, 4), nn.Dropout(0.5), nn.Linear(4, 4)), r"'1' \(Dropout\)"),
     "gelu": (lambda: nn.Sequential(nn.Linear(8, 4), nn.GELU(), nn.Linear(4, 4)), r"'1' \(GELU\): not a layer"),
     "end": (lambda: nn.Sequential(nn.Linear(8, 4), nn.ReLU()), "its last layer must be linear"),
+    "nested": (lambda: nn.Sequential(Stack({"a": nn.Linear(8, 4)})), r"'0' \(Stack\) takes a time axis"),
     "circular": (
         lambda: nn.Sequential(nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular")),
         "padding_mode must be 'zeros'",

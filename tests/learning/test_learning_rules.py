@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from networks import NETWORKS, batch, mlp
+from learning_networks import NETWORKS, batch, mlp
 from torch import nn
 
 import snn.learning
@@ -112,7 +112,7 @@ def test_backpropagation_is_perfectly_aligned() -> None:
     for name, (make, shape) in NETWORKS.items():
         net, (x, y) = make().double(), batch(shape)
         found = gradient_alignment(net, "bp", x, y)
-        weighted = [key for key, module in net.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+        weighted = [key for key, module in net.named_modules() if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)]
         assert list(found) == weighted, name
         for alignment in found.values():
             assert alignment.cosine == pytest.approx(1.0)
@@ -163,6 +163,14 @@ def test_alignment_of_zero_updates() -> None:
     lost = gradient_alignment(net, "dfa", x, y)["0"]
     assert lost.cosine == 0.0
     assert math.isinf(lost.norm_ratio)
+
+
+def test_alignment_leaves_learned_feedback_weights_out() -> None:
+    net, (x, y) = mlp().double(), batch((8,))
+    rule = make_rule("dual_propagation", options={"feedback": "kolen_pollack"})
+    found = gradient_alignment(net, rule, x, y)
+    assert found["6"] == pytest.approx((1.0, 1.0))
+    assert found["0"].cosine < 0.9
 
 
 def test_alignment_adds_a_missing_time_axis_and_names_wrong_shapes() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from networks import (
+from learning_networks import (
     NETWORKS,
     batch,
     cosines,

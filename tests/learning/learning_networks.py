@@ -41,7 +41,7 @@ def conv_then_pool() -> nn.Sequential:
 
 def pool_before_activation() -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(2, 4, (3, 5), padding="same"),
+        nn.Conv2d(2, 4, (3, 5), padding="same", dilation=(2, 1)),
         nn.MaxPool2d(3, stride=2, padding=1),
         nn.ReLU(),
         nn.Conv2d(4, 6, 2, dilation=2, groups=2),
@@ -68,11 +68,16 @@ def residual_network() -> nn.Sequential:
     )
 
 
+def conv_in_one_dimension() -> nn.Sequential:
+    return nn.Sequential(nn.Conv1d(2, 4, 3, stride=2, padding=1), nn.ReLU6(), nn.Flatten(), nn.Linear(16, 4))
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "relu_mlp": (mlp, (8,)),
     "tanh_mlp": (lambda: mlp(nn.Tanh), (8,)),
     "conv_then_pool": (conv_then_pool, (2, 8, 8)),
     "pool_before_activation": (pool_before_activation, (2, 8, 8)),
+    "conv_in_one_dimension": (conv_in_one_dimension, (2, 8)),
     "residual": (residual_network, (2, 8, 8)),
 }
 
