@@ -127,6 +127,7 @@ def test_estimator_has_the_known_mean_and_variance() -> None:
     assert flexible.estimator_variance(9, 1, 2, 0.75) == pytest.approx(12)
 
 
+@settings(deadline=None)
 @given(st.floats(0.1, 50), st.floats(0.1, 50), st.floats(0.05, 0.95))
 def test_best_probability_has_the_smallest_variance(positive: float, negative: float, other: float) -> None:
     best = flexible.best_probability(positive, negative)
@@ -187,7 +188,7 @@ def test_integrate_and_fire_keeps_what_it_does_not_send() -> None:
     assert [float(s[0]) for s in sent[:4]] == [0.0, 1.0, 0.0, 0.0]
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.floats(-9, 9), min_size=1, max_size=20),
     st.floats(0.1, 3),
@@ -247,15 +248,21 @@ def test_fine_events_equal_dual_propagation() -> None:
 def test_update_is_the_product_of_the_counts() -> None:
     net, (x, y) = he_network(), batch((20,), B=3, classes=5)
     options = {"steps": 4, "activity_threshold": 1.0, "difference_threshold": 0.25, "beta": 0.5}
-    found = rule_gradients(make_rule("event_dual_propagation", SE, options), net, x, y)
+    rule = make_rule("event_dual_propagation", SE, options)
+    found = rule_gradients(rule, net, x, y)
     up, down = EventCode(1.0, steps=4), EventCode(0.25, steps=4)
-    z = up.received(up.events(x)[0])
+    z_counts, sent = up.events(x)
+    z = up.received(z_counts)
     for layer in (net[0], net[2]):
-        z_counts, _ = up.events(torch.relu(layer(z)))
-        z = up.received(z_counts)
+        z_counts, more = up.events(torch.relu(layer(z)))
+        z, sent = up.received(z_counts), sent + more
     difference, _ = down.events(-0.5 * SE.errors(net[4](z), y))
     expected = -(difference.T @ z_counts) * (1.0 * 0.25) / (0.5 * 4**2) / len(x)
     torch.testing.assert_close(found[net[4].weight], expected)
+    assert isinstance(rule, EventDualPropagation)
+    assert rule.counts is not None
+    assert rule.counts.activity == int(sent)
+    assert rule.counts.difference > int(down.events(-0.5 * SE.errors(net[4](z), y))[1])
 
 
 @pytest.mark.parametrize("name", ["eqprop", "flexible_phase", "event_dual_propagation"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -142,6 +142,7 @@ def test_dyadic_relu_passes_half_at_the_threshold() -> None:
     assert torch.equal(DyadicReLU()(a), torch.relu(a))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(-5, 5), min_size=1, max_size=20),
     st.floats(-3, 3),

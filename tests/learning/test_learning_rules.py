@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import doctest
 import importlib
 import math
 import pkgutil
+import re
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,25 @@ def test_public_names() -> None:
         ]
     )
     assert all(hasattr(snn.learning, name) for name in snn.learning.__all__)
+
+
+EXAMPLES = [
+    *(f"snn.learning.{module.name}" for module in pkgutil.iter_modules(snn.learning.__path__)),
+    *("snn.neurons.dyadic", "snn.neurons.dyadic_events", "snn.training.loss"),
+    *("snn.models.analog_mlp", "snn.models.analog_vgg", "snn.models.residual"),
+]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_in_docstrings(name: str) -> None:
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_example_in_the_documentation(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "learning.md").read_text(encoding="utf8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(block, {})
+    assert capsys.readouterr().out.splitlines()[1].startswith("2 1.0")
 
 
 def test_every_rule_is_listed() -> None:
