@@ -3,15 +3,19 @@
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 import snn.models
-from snn.errors import closest
+from snn.errors import UnsupportedError, closest
 from snn.layers.delay_positions import Delays, delay_parameter_groups
-from snn.training.recipe import RecipeError
+from snn.training.loss import SequenceLoss
+from snn.training.recipe import Recipe, RecipeError
+
+if TYPE_CHECKING:
+    from snn.learning import CreditRule
 
 
 def build_network(choice: Mapping[str, Any], input_shape: Sequence[int], class_count: int) -> nn.Module:
@@ -58,6 +62,31 @@ def build_optimizer(choice: Mapping[str, Any], network: nn.Module) -> torch.opti
         "optimizer", name, lambda **given: optimizer_class(parameters, **given), accepted, arguments
     )
     return optimizer
+
+
+def build_rule(recipe: Recipe, network: nn.Module) -> "CreditRule":
+    """Return the rule of a recipe, ready for the network.
+
+    Raises: RecipeError naming the key that is wrong, or the layer that the rule cannot train.
+    """
+    # Not at the top: snn.learning itself needs the rule of this package.
+    from snn.learning import make_rule
+
+    options: dict[str, Any] = {"class": recipe.rule} if isinstance(recipe.rule, str) else dict(recipe.rule)
+    name = options.pop("class")
+    if recipe.bptt_steps is not None:
+        if name != "bp":
+            raise RecipeError(f"bptt_steps: only the rule bp cuts the sequence into chunks, got rule {name!r}")
+        options["chunk_steps"] = recipe.bptt_steps
+    loss = SequenceLoss(recipe.loss.name, recipe.loss.on, recipe.loss.label_smoothing)
+    try:
+        rule = make_rule(name, loss, options, recipe.seed)
+        rule.prepare(network, recipe.encoding.steps)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(str(error)) from error
+    except UnsupportedError as error:
+        raise RecipeError(f"rule: {error}") from error
+    return rule
 
 
 def _imported(key: str, name: object, package: Any, base: type) -> Callable[..., Any]:

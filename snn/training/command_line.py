@@ -133,7 +133,7 @@ def _config_path(options: Mapping[str, Any]) -> Path:
 def _set(given: dict[str, Any], path: Sequence[str], value: Any, key: str) -> None:
     for depth, name in enumerate(path[:-1], start=1):
         inner = given.get(name) or {}
-        if name == "neuron" and isinstance(inner, str):
+        if name in ("neuron", "rule") and isinstance(inner, str):
             inner = {"class": inner}
         if not isinstance(inner, Mapping):
             raise RecipeError(f"--{key}: {'.'.join(path[:depth])} is {inner!r} and has no keys")
@@ -147,10 +147,11 @@ def _plain(error: Exception) -> str:
 
 
 def _summary(metrics: Mapping[str, Any], folder: Path) -> str:
+    spikes = f"spikes per neuron      {metrics['spikes_per_neuron']:.3f} per image in {metrics['T']} steps"
     return "\n".join(
         [
             f"test accuracy          {metrics['test_accuracy']:.2%} ({metrics['test_accuracy_is_of']})",
-            f"spikes per neuron      {metrics['spikes_per_neuron']:.3f} per image in {metrics['T']} steps",
+            *([spikes] if metrics["spike_rates"] else []),
             f"time per epoch         {metrics['seconds_per_epoch']:.2f} s ({metrics['train_seconds']:.1f} s in all)",
             f"spike raster           {folder / 'raster.png'}",
             f"accuracy curve         {folder / 'accuracy.png'}",

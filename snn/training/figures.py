@@ -97,7 +97,7 @@ def draw_raster(network: nn.Module, x: torch.Tensor, labels: Sequence[int], clas
         axes[-1][column].set_xlabel("time step")
         for row in range(rows):
             axes[row][column].set_xlim(-0.6, T - 0.4)
-            axes[row][column].xaxis.get_major_locator().set_params(integer=True)
+            axes[row][column].xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     _save(figure, path)
 
 

@@ -22,6 +22,8 @@ class Parts:
         network: [T, B, ...] -> logits [T, B, classes].
         rule: fills the gradients of a batch; see snn.training.bptt.
         loss: of logits and labels, used in evaluation.
+        alignment: (input, labels) -> cosine and norm ratio of each layer's update, on the last batch of each epoch; None
+            measures nothing.
         encode: (images [B, ...], seed) -> sequence [T, B, ...].
         make_optimizer: network -> optimiser.
         rate_factor: (step, step count, steps per epoch) -> factor on the learning rate.
@@ -33,6 +35,7 @@ class Parts:
     network: nn.Module
     rule: Rule
     loss: Loss
+    alignment: Callable[[torch.Tensor, torch.Tensor], dict[str, tuple[float, float]]] | None
     encode: Callable[[torch.Tensor, int], torch.Tensor]
     make_optimizer: Callable[[nn.Module], torch.optim.Optimizer]
     rate_factor: Callable[[int, int, int], float]
@@ -67,6 +70,7 @@ class TrainingModule(LightningModule):
         self.parts = parts
         self.train_totals = Totals()
         self.evaluation_totals: list[Totals] = []
+        self.alignment: dict[str, tuple[float, float]] = {}
         self.spikes = SpikeCounter(parts.network)
 
     def configure_optimizers(self) -> Any:
@@ -89,7 +93,10 @@ class TrainingModule(LightningModule):
         seed = derived_seed(self.parts.seed, ENCODE, self.current_epoch, batch_idx, self.global_rank)
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
-        result = self.parts.rule(self.network, self.parts.encode(images, seed), labels, self.manual_backward)
+        x = self.parts.encode(images, seed)
+        if self.parts.alignment is not None and self.trainer.is_last_batch:
+            self.alignment = self.parts.alignment(x, labels)
+        result = self.parts.rule(self.network, x, labels, self.manual_backward)
         optimizer.step()
         clamp_delays(self.network)
         schedule: Any = self.lr_schedulers()

@@ -86,13 +86,15 @@ class ScheduleOptions:
 
 @dataclass(frozen=True)
 class LossOptions:
-    """Cross-entropy of the logits.
+    """What is minimised.
 
     Args:
+        name: cross_entropy, or squared_error (half the squared distance to the one-hot label).
         on: mean (of the logits averaged over time) or steps (of each step's logits, averaged over time).
         label_smoothing: as in torch.nn.functional.cross_entropy, 0 <= label_smoothing < 1.
     """
 
+    name: Literal["cross_entropy", "squared_error"] = "cross_entropy"
     on: Literal["mean", "steps"] = "mean"
     label_smoothing: float = 0.0
 
@@ -112,6 +114,9 @@ class Recipe:
             learning rate of learnable delays, which have no weight decay.
         schedule: learning rate over the run.
         loss: what is minimised.
+        rule: rule of credit assignment: a name in snn.learning.RULES, or a mapping of `class` and the rule's options.
+        alignment: measure, on the last batch of each epoch, how far the rule's update of every layer points the way of the
+            gradient.
         bptt_steps: length of the chunks of truncated backpropagation through time; null goes through all steps.
         clip_norm: largest norm of the gradient over all parameters; null does not clip.
         epochs: passes over the training images.
@@ -132,6 +137,8 @@ class Recipe:
     optimizer: dict[str, Any] = field(default_factory=lambda: {"class": "AdamW", "lr": 1e-3})
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     loss: LossOptions = field(default_factory=LossOptions)
+    rule: str | dict[str, Any] = "bp"
+    alignment: bool = False
     bptt_steps: int | None = None
     clip_norm: float | None = None
     epochs: int = 10
@@ -147,6 +154,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for key, given in (("network", self.network), ("optimizer", self.optimizer)):
             _require("class" in given, key, "a mapping with the key 'class'", given)
+        named = isinstance(self.rule, str) or "class" in self.rule
+        _require(named, "rule", "a name or a mapping with the key 'class'", self.rule)
         _require(self.bptt_steps is None or self.bptt_steps >= 1, "bptt_steps", ">= 1 or null", self.bptt_steps)
         _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "> 0 or null", self.clip_norm)
         _require(self.epochs >= 1, "epochs", ">= 1", self.epochs)

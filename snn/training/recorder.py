@@ -88,7 +88,7 @@ class Recorder(Callback):
         rates, overall = _spike_rates(trainer, module)
         row["spikes_per_neuron_per_step"] = overall
         row["seconds"] = round(time.perf_counter() - self._started, 3)
-        return {**row, "spike_rates": rates}
+        return {**row, "spike_rates": rates, "alignment": module.alignment}
 
     def _write_events(self, row: dict[str, Any]) -> None:
         step = row["epoch"]
@@ -96,6 +96,10 @@ class Recorder(Callback):
             if key == "spike_rates":
                 for layer, rate in value.items():
                     self._writer.add_scalar(f"spikes_per_neuron_per_step/{layer}", rate, step)
+            elif key == "alignment":
+                for layer, (cosine, norm_ratio) in value.items():
+                    self._writer.add_scalar(f"alignment_cosine/{layer}", cosine, step)
+                    self._writer.add_scalar(f"alignment_norm_ratio/{layer}", norm_ratio, step)
             elif key != "epoch":
                 self._writer.add_scalar(key, value, step)
         self._writer.flush()

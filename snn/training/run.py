@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from snn.training.bptt import bptt
-from snn.training.build import build_network, build_optimizer
+from snn.training.build import build_network, build_optimizer, build_rule
 from snn.training.data import Splits, evaluation_loader, load_splits, training_loader
 from snn.training.encoding import encoded
 from snn.training.environment import environment
 from snn.training.figures import draw_accuracy, draw_raster
 from snn.training.lightning_import import import_lightning
-from snn.training.loss import sequence_cross_entropy
 from snn.training.network_check import check_network
 from snn.training.recipe import Recipe, RecipeError, recipe_to_dict
 from snn.training.run_folder import RunFolder, is_first_process
@@ -66,6 +64,7 @@ def train(
         set_all_generators(derived_seed(recipe.seed, WEIGHTS))
         network = build_network(recipe.network, splits.input_shape, splits.class_count)
         check_network(recipe, network, splits)
+        build_rule(recipe, network)
         build_optimizer(recipe.optimizer, network)  # a wrong argument is found before the folder is touched
         lightning = import_lightning()
         arguments = trainer_arguments(recipe, lightning.Trainer, progress)
@@ -108,6 +107,8 @@ def _fit(
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise RecipeError(f"accelerator, devices, num_nodes, strategy, precision or trainer: {error}") from error
     process, process_count = trainer.global_rank, trainer.world_size
+    if recipe.alignment and process_count > 1:
+        raise RecipeError(f"alignment: is measured in one process, got {process_count}; set alignment: false")
     data, seed = recipe.data, recipe.seed
     evaluations = [(splits.test, torch.arange(len(splits.test.labels)))]
     if len(splits.val_rows):
@@ -141,8 +142,13 @@ def _fit(
 def _parts(recipe: Recipe, network: nn.Module) -> Any:
     from snn.training.module import Parts
 
-    def loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return sequence_cross_entropy(logits, labels, recipe.loss.on, recipe.loss.label_smoothing)
+    rule = build_rule(recipe, network)
+
+    def alignment(x: torch.Tensor, labels: torch.Tensor) -> dict[str, tuple[float, float]]:
+        from snn.learning import gradient_alignment
+
+        found = gradient_alignment(network, rule, x, labels)
+        return {layer: (entry.cosine, entry.norm_ratio) for layer, entry in found.items()}
 
     def rate_factor(step: int, step_count: int, steps_per_epoch: int) -> float:
         warmup_steps = math.ceil(recipe.schedule.warmup_epochs * steps_per_epoch)
@@ -150,8 +156,9 @@ def _parts(recipe: Recipe, network: nn.Module) -> Any:
 
     return Parts(
         network=network,
-        rule=bptt(loss, recipe.bptt_steps),
-        loss=loss,
+        rule=rule,
+        loss=rule.loss,
+        alignment=alignment if recipe.alignment else None,
         encode=lambda images, seed: encoded(images, recipe.encoding, seed),
         make_optimizer=lambda built: build_optimizer(recipe.optimizer, built),
         rate_factor=rate_factor,

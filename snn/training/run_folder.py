@@ -15,7 +15,15 @@ from snn.training.atomic_write import is_leftover, remove_leftovers, write_text
 from snn.training.environment import environment
 from snn.training.recipe import RecipeError
 
-_FILES = ("config.yaml", "environment.json", "metrics.csv", "metrics.json", "accuracy.png", "raster.png")
+_FILES = (
+    "config.yaml",
+    "environment.json",
+    "metrics.csv",
+    "alignment.csv",
+    "metrics.json",
+    "accuracy.png",
+    "raster.png",
+)
 _FOLDERS = ("checkpoints", "tensorboard")
 # Where a run is computed, which a continued run may change.
 _PLACE = ("accelerator", "devices", "num_nodes", "strategy")
@@ -90,6 +98,16 @@ class RunFolder:
         writer.writeheader()
         writer.writerows(rows)
         write_text(self.path / "metrics.csv", text.getvalue())
+        self._write_alignment(rows)
+
+    def _write_alignment(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        lines = [
+            f"{row['epoch']},{layer},{cosine:.6f},{norm_ratio:.6g}\n"
+            for row in rows
+            for layer, (cosine, norm_ratio) in row["alignment"].items()
+        ]
+        if lines:
+            write_text(self.path / "alignment.csv", "".join(["epoch,layer,cosine,norm_ratio\n", *lines]))
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write metrics.json."""
