@@ -27,6 +27,7 @@ from neuromorphic.compiler.graph import (
     Take,
 )
 from neuromorphic.compiler.nir_data import NodeData
+from neuromorphic.compiler.nir_layers import StackedLinear
 from neuromorphic.compiler.nir_module import NIRNetwork
 from neuromorphic.compiler.nir_neurons import NIRNeuron
 from neuromorphic.compiler.nir_own import own_node
@@ -173,6 +174,10 @@ def _data(writing: _Writing, layer: Layer) -> NodeData:
         return NodeData("Input", {"shape": np.array(layer.shape)})
     before = shapes[layer.inputs[0]].shape
     if isinstance(op, Dense):
+        module = writing.modules.get(layer.name)
+        if isinstance(module, StackedLinear):
+            bias = torch.zeros(module.weight.shape[:-1]) if module.bias is None else module.bias
+            return NodeData("Affine", {"weight": module.weight.detach().numpy(), "bias": bias.detach().numpy()})
         if op.bias is None:
             return NodeData("Linear", {"weight": op.weight})
         return NodeData("Affine", {"weight": op.weight, "bias": op.bias})
@@ -199,7 +204,9 @@ def _conv(op: Conv, before: Shape) -> NodeData:
         numbers = {"stride": op.stride[1], "padding": op.padding[1], "dilation": op.dilation[1]}
         return NodeData("Conv1d", {**fields, **numbers, "groups": op.groups, "bias": bias})
     pairs = {"stride": op.stride, "padding": op.padding, "dilation": op.dilation}
-    return NodeData("Conv2d", {"input_shape": before[1:], "weight": op.weight, **pairs, "groups": op.groups, "bias": bias})
+    return NodeData(
+        "Conv2d", {"input_shape": before[1:], "weight": op.weight, **pairs, "groups": op.groups, "bias": bias}
+    )
 
 
 def _pool(op: Pool, before: Shape) -> NodeData:
@@ -249,7 +256,9 @@ def _neuron(writing: _Writing, layer: Layer, op: Fire) -> NodeData:
         if policy.input is not None:
             metadata["input"] = policy.input
         if not np.isclose(policy.dt, writing.dt, rtol=1e-12):
-            raise UnsupportedError(f"it was made for dt = {policy.dt * 1e3:g} ms and is exported at {writing.dt * 1e3:g} ms")
+            raise UnsupportedError(
+                f"it was made for dt = {policy.dt * 1e3:g} ms and is exported at {writing.dt * 1e3:g} ms"
+            )
         return NodeData(module.kind, stored, metadata)
     data = own_node(op, writing.dt, layer.shape)
     if data.metadata.get("reset") == "subtract":
