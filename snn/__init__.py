@@ -3,6 +3,7 @@
 from snn import surrogate as surrogate
 from snn.errors import ShapeError as ShapeError
 from snn.errors import UnsupportedError as UnsupportedError
+from snn.layers import fold_mpbn as fold_mpbn
 from snn.neurons import ALIF as ALIF
 from snn.neurons import IF as IF
 from snn.neurons import LI as LI
@@ -36,6 +37,7 @@ __all__ = [
     "RecurrentLIF",
     "ShapeError",
     "UnsupportedError",
+    "fold_mpbn",
     "neuron_model",
     "surrogate",
 ]

@@ -15,6 +15,9 @@ import torch
 from snn.kernels.graph import Symbol, TraceError
 
 _surrogate: ContextVar[Callable[[torch.Tensor], torch.Tensor] | None] = ContextVar("spikeloop_surrogate", default=None)
+_membrane_view: ContextVar[Callable[[Any, Any], tuple[Any, Any]] | None] = ContextVar(
+    "spikeloop_membrane_view", default=None
+)
 
 
 @contextmanager
@@ -37,6 +40,26 @@ def spike(u: Any) -> Any:
             "spike() of a tensor was called outside a neuron layer; wrap the call in fire_with(surrogate)"
         )
     return surrogate(u)
+
+
+@contextmanager
+def membrane_seen_through(view: Callable[[Any, Any], tuple[Any, Any]]) -> Iterator[None]:
+    """Within this context `over_threshold(h, threshold)` is `view(h, threshold)`."""
+    token = _membrane_view.set(view)
+    try:
+        yield
+    finally:
+        _membrane_view.reset(token)
+
+
+def over_threshold(h: Any, threshold: Any) -> tuple[Any, Any]:
+    """(how far the membrane `h` is over the firing threshold, the membrane that the reset acts on).
+
+    This is `(h - threshold, h)`, unless the layer puts a normalisation between charge and fire. A neuron that writes
+    `u, h = over_threshold(h, p.v_threshold); z = spike(u)` can be given one.
+    """
+    view = _membrane_view.get()
+    return (h - threshold, h) if view is None else view(h, threshold)
 
 
 def detach(a: Any) -> Any:

@@ -40,6 +40,7 @@ def test_public_names() -> None:
             "RecurrentLIF",
             "ShapeError",
             "UnsupportedError",
+            "fold_mpbn",
             "neuron_model",
             "surrogate",
         ]

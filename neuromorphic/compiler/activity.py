@@ -10,7 +10,7 @@ from neuromorphic.compiler.graph import Add, LayerGraph
 from neuromorphic.compiler.kernels import machine as m
 from neuromorphic.energy.counts import LayerActivity
 
-_CONNECTIONS = (m.DENSE, m.CONV, m.CONV_GENERAL, m.POOL, m.DIAGONAL)
+_CONNECTIONS = (m.DENSE, m.DELAYED_DENSE, m.CONV, m.CONV_GENERAL, m.POOL, m.DIAGONAL)
 
 
 def layer_activity(

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from neuromorphic.compiler.graph import Affine, Conv, Dense, Layer, LayerGraph, Pool, Take
+from neuromorphic.compiler.graph import Add, Affine, Conv, Delay, DelayedDense, Dense, Layer, LayerGraph, Pool, Take
 
 Rule = Callable[[Layer, Layer], Layer | None]
 """(layer, the only layer it feeds) -> one layer that replaces both, or None."""
@@ -76,16 +76,19 @@ def _replaced(
     return new, renamed(output)
 
 
-def _merged(first: Layer, second: Layer, op: Conv | Dense | Affine | Take, name: str | None = None) -> Layer:
+def _merged(
+    first: Layer, second: Layer, op: Conv | Dense | DelayedDense | Affine | Take, name: str | None = None
+) -> Layer:
     return replace(first, op=op, shape=second.shape, name=name or first.name)
 
 
 def _affine_after_dense(first: Layer, second: Layer) -> Layer | None:
-    if not isinstance(first.op, Dense) or not isinstance(second.op, Affine):
+    if not isinstance(first.op, Dense | DelayedDense) or not isinstance(second.op, Affine):
         return None
     scale = second.op.scale
     bias = _shifted(first.op.bias, scale, second.op.shift)
-    return _merged(first, second, Dense(first.op.weight.astype(np.float64) * scale[:, None], bias))
+    weight = first.op.weight.astype(np.float64) * scale[:, None]
+    return _merged(first, second, replace(first.op, weight=weight, bias=bias))
 
 
 def _affine_after_conv(first: Layer, second: Layer) -> Layer | None:
@@ -158,6 +161,32 @@ RULES: tuple[Rule, ...] = (
     _pool_after_conv,
     _take_after_take,
 )
+
+
+def split_delays(graph: LayerGraph) -> LayerGraph:
+    """The graph with every `DelayedDense` as a sum of dense layers behind one delay per distinct number of steps."""
+    layers: dict[str, Layer] = {}
+    for name, layer in graph.layers.items():
+        op = layer.op
+        if not isinstance(op, DelayedDense):
+            layers[name] = layer
+            continue
+        (source,) = layer.inputs
+        size = graph.layers[source].size
+        parts = []
+        for count in np.unique(op.steps).tolist():
+            before = source
+            if count:
+                before = f"{name}.delay{count}"
+                delay = Delay(np.full(size, count, np.int64))
+                layers[before] = Layer(before, delay, (source,), graph.layers[source].shape, where=layer.where)
+            part = f"{name}.weight{count}"
+            dense = Dense(np.where(op.steps == count, op.weight, 0.0), None if parts else op.bias)
+            layers[part] = Layer(part, dense, (before,), layer.shape, where=layer.where)
+            parts.append(part)
+        layers[name] = Layer(name, Add(), tuple(parts), layer.shape, where=layer.where)
+    return LayerGraph(layers, graph.output, graph.time_first)
+
 
 NIR_RULES: tuple[Rule, ...] = tuple(rule for rule in RULES if rule is not _pool_after_conv)
 """Rules after which every layer still is one that NIR knows."""

@@ -34,6 +34,15 @@ class Dense:
 
 
 @dataclass(frozen=True, eq=False)
+class DelayedDense:
+    """y[t, o] = sum over i of weight[o, i] x[t - steps[o, i], i] + bias[o]; steps int64 [out, in], >= 0."""
+
+    weight: np.ndarray
+    steps: np.ndarray
+    bias: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Conv:
     """Cross-correlation as in torch over (C, H, W), or (C, L) with H = 1.
 
@@ -121,7 +130,7 @@ class OverTime:
     mean: bool
 
 
-Op = Input | Dense | Conv | Pool | MaxPool | Affine | Take | Add | Delay | Fire | OverTime
+Op = Input | Dense | DelayedDense | Conv | Pool | MaxPool | Affine | Take | Add | Delay | Fire | OverTime
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from neuromorphic.compiler.graph import (
     Affine,
     Conv,
     Delay,
+    DelayedDense,
     Dense,
     MaxPool,
     Op,
@@ -32,6 +33,7 @@ from neuromorphic.compiler.graph import (
 from neuromorphic.compiler.neurons import SPIKINGJELLY, fire
 from neuromorphic.compiler.nir_layers import ElementDelay, Late, Scale, StackedLinear, SumPool2d
 from snn.errors import ShapeError, UnsupportedError
+from snn.layers.delay import DelayedLinear
 from snn.neurons import Neuron
 
 
@@ -64,6 +66,17 @@ def _linear(module: Any, shape: Shape, name: str) -> Built:
     weight = numbers(module.weight)
     assert weight is not None
     return Built(Dense(weight, numbers(module.bias)), (weight.shape[0],))
+
+
+def _delayed_linear(module: Any, shape: Shape, name: str) -> Built:
+    if len(shape) != 1:
+        raise ShapeError(f"layer {name!r}: one step of its input must have one dimension, got {shape}")
+    weight, steps = numbers(module.weight), numbers(module.delays())
+    assert weight is not None
+    assert steps is not None
+    whole = {"synaptic": steps, "axonal": steps[None], "dendritic": steps[..., None]}[module.kind]
+    whole = np.broadcast_to(whole, weight.shape).astype(np.int64)
+    return Built(DelayedDense(weight, whole, numbers(module.bias)), (weight.shape[0],))
 
 
 def _conv(spatial: int) -> Build:
@@ -221,6 +234,7 @@ def _unchanged(module: Any, shape: Shape, name: str) -> Built:
 
 MODULES: dict[type[nn.Module], Build] = {
     nn.Linear: _linear,
+    DelayedLinear: _delayed_linear,
     nn.Conv1d: _conv(1),
     nn.Conv2d: _conv(2),
     nn.AvgPool1d: _average_pool(1),

@@ -11,6 +11,7 @@ from neuromorphic.compiler.graph import (
     Affine,
     Conv,
     Delay,
+    DelayedDense,
     Dense,
     Fire,
     Input,
@@ -54,6 +55,27 @@ def _dense(lowering: Lowering, layer: Layer) -> None:
     lowering.connect(layer, m.DENSE, np.ascontiguousarray(columns.T))
     if op.bias is not None:
         lowering.target(layer).base += op.bias
+
+
+def _delayed_dense(lowering: Lowering, layer: Layer) -> None:
+    """Every event adds to a ring of sums, one slot per step ahead; the slot of this step goes to the buffer."""
+    op = layer.op
+    assert isinstance(op, DelayedDense)
+    order = lowering.order(layer.inputs[0])
+    weight, steps = (op.weight, op.steps) if order is None else (op.weight[:, order], op.steps[:, order])
+    source = lowering.events(layer.inputs[0], layer.inputs[0] in layer.late)
+    assert source.list is not None
+    buffer = lowering.target(layer)
+    places = steps.T * layer.size + np.arange(layer.size)
+    length = int(steps.max()) + 1
+    values = row(
+        m.DELAYED_DENSE, source=source.list, target=buffer.place, size=buffer.size, extra=length,
+        weights=lowering.memory.weights.put(np.ascontiguousarray(weight.T) * source.gain), weights_size=weight.size,
+        cache=lowering.memory.state.put(np.zeros(length * layer.size)), **lowering.memory.table(places.reshape(-1)),
+    )  # fmt: skip
+    lowering.emit(layer.name, values)
+    if op.bias is not None:
+        buffer.base += op.bias
 
 
 def _conv(lowering: Lowering, layer: Layer) -> None:
@@ -330,6 +352,7 @@ def _fire(lowering: Lowering, layer: Layer) -> None:
 LOWERINGS: Functions = {
     Input: _input,
     Dense: _dense,
+    DelayedDense: _delayed_dense,
     Conv: _conv,
     Pool: _pool,
     MaxPool: _max_pool,

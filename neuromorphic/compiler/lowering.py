@@ -18,6 +18,7 @@ from neuromorphic.compiler.graph import (
     Affine,
     Conv,
     Delay,
+    DelayedDense,
     Dense,
     Fire,
     Input,
@@ -137,7 +138,7 @@ class Lowering:
                 return inverse if before is None else inverse[before]
         if isinstance(layer.op, Fire | Affine | Delay | OverTime | Add):
             return self.order(forward[0]) if forward else None
-        return None if isinstance(layer.op, Dense) else channels_last(layer.shape)
+        return None if isinstance(layer.op, Dense | DelayedDense) else channels_last(layer.shape)
 
     def _shared_buffers(self) -> dict[str, str]:
         """Connection -> the sum into whose buffer it adds."""

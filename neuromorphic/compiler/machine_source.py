@@ -213,7 +213,7 @@ from numba import njit
 
 from neuromorphic.engine.kernels.step import collect
 from snn.kernels.cpu_math import exp_{dtype}, tanh_{dtype}
-from {machine} import between_lists, connection, on_buffers, output, read_input
+from {machine} import between_lists, connection, delayed_connection, on_buffers, output, read_input
 
 real = np.{dtype}
 POWERS = {powers}
@@ -231,6 +231,11 @@ SETTINGS = {{"cache": True, "_nrt": False, "error_model": "numpy"}}
 @njit(**SETTINGS)
 def connection(row, t, repeated, state, weights, places, values, lists):
     return machine.connection(row, t, repeated, state, weights, places, values, lists)
+
+
+@njit(**SETTINGS)
+def delayed_connection(row, clock, state, weights, places, values, lists):
+    return machine.delayed_connection(row, clock, state, weights, places, values, lists)
 
 
 @njit(**SETTINGS)
@@ -281,6 +286,8 @@ def advance(steps, program, state, weights, places, values, lists, flags, clock,
                 work = connection(row, t, repeated, state, weights, places, values, lists)
             elif op == 7 or op == 11 or op == 15:
                 work = between_lists(row, clock[0], state, weights, places, values, lists)
+            elif op == 16:
+                work = delayed_connection(row, clock[0], state, weights, places, values, lists)
             elif op == 0:
                 if t == 0 or not repeated:
                     read_input(row, t, x, given_ids, given_values, bounds, places, values, lists)
@@ -290,7 +297,7 @@ def advance(steps, program, state, weights, places, values, lists, flags, clock,
                 work = on_buffers(row, state, weights, places, values, lists)
             if counting:
                 counts[t, k, 1] = work
-                if 2 <= op <= 7 or op == 11 or op == 15:
+                if 2 <= op <= 7 or op == 11 or op == 15 or op == 16:
                     counts[t, k, 0] = lists[row[1], 2]
                 elif op >= 100 and row[4]:
                     counts[t, k, 0] = lists[row[2], 2]

@@ -19,6 +19,7 @@ from snn.kernels.trace import is_switch, trace
 from snn.neurons import Neuron
 from snn.neurons.cuba import cuba_lif
 from snn.neurons.lif import integrate_and_fire, leaky_integrate_and_fire, parametric_lif
+from snn.neurons.membrane import with_view
 from snn.surrogate import ClosedForm, closed_form
 
 PLAIN = ClosedForm("none", lambda u, **_: u, ())
@@ -63,7 +64,7 @@ def fire(module: nn.Module, shape: Shape, name: str) -> Fire:
         ShapeError: a parameter does not broadcast against the features.
     """
     if isinstance(module, Neuron):
-        model, given = module.model, module.call_params()
+        model, given = _declared(module, shape, name)
     else:
         model, given = SPIKINGJELLY[type(module)](module)
     surrogate: Any = module.surrogate_function
@@ -73,6 +74,16 @@ def fire(module: nn.Module, shape: Shape, name: str) -> Fire:
     values = {key: float(getattr(surrogate, key)) for key in form.params}
     params = {key: plain_value(key, value, shape, name) for key, value in given.items()}
     return checked(Fire(model, params, form, values, type(module).__name__), name)
+
+
+def _declared(module: Neuron, shape: Shape, name: str) -> tuple[NeuronModel, dict[str, Any]]:
+    """The neuron's model and parameters, with its membrane norm as it is in evaluation."""
+    norm = module.membrane_norm
+    if norm is None:
+        return module.model, module.call_params()
+    if norm.step_count is not None:
+        raise UnsupportedError(f"layer {name!r}: a membrane norm with values per step is not supported")
+    return with_view(module.model, norm.view), {**module.call_params(), **norm.values(0, len(shape) + 1)}
 
 
 def checked(op: Fire, name: str) -> Fire:

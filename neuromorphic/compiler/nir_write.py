@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from neuromorphic.compiler.fold import NIR_RULES, folded
+from neuromorphic.compiler.fold import NIR_RULES, folded, split_delays
 from neuromorphic.compiler.graph import (
     Add,
     Affine,
@@ -33,6 +33,7 @@ from neuromorphic.compiler.nir_neurons import NIRNeuron
 from neuromorphic.compiler.nir_own import own_node
 from neuromorphic.compiler.trace import fresh_copy, layer_graph
 from snn.errors import UnsupportedError
+from snn.layers.delay import DelayedLinear
 from snn.neurons.recurrent import RecurrentLIF
 
 
@@ -74,7 +75,7 @@ def to_nir(module: nn.Module, dt_ms: float, example_input: torch.Tensor | None =
     if not dt_ms > 0:
         raise ValueError(f"dt_ms must be > 0, got {dt_ms}")
     copied = fresh_copy(module)
-    graph = folded(layer_graph(copied, _example(copied, example_input)), NIR_RULES)
+    graph = split_delays(folded(layer_graph(copied, _example(copied, example_input)), NIR_RULES))
     writing = _Writing(graph, dict(copied.named_modules()), dt_ms * 1e-3)
     names = _node_names(copied, graph)
     for layer in graph:
@@ -113,8 +114,10 @@ def _example(module: nn.Module, given: torch.Tensor | None) -> torch.Tensor:
     dtype = next((p.dtype for p in module.parameters()), torch.get_default_dtype())
     if isinstance(module, NIRNetwork):
         return torch.zeros(1, 1, *module.input_shape, dtype=dtype)
-    weighted = (nn.Linear, nn.Conv1d, nn.Conv2d)
+    weighted = (nn.Linear, nn.Conv1d, nn.Conv2d, DelayedLinear)
     first = next((layer for layer in module.modules() if isinstance(layer, weighted)), None)
+    if isinstance(first, DelayedLinear):
+        return torch.zeros(1, 1, first.in_features, dtype=dtype)
     if not isinstance(first, nn.Linear):
         raise ValueError("to_nir: the shape of the input is unknown; pass example_input=")
     from neuromorphic.compiler.trace import runs_over_time

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neuromorphic.compiler.graph import Conv, Dense, Fire, Layer, LayerGraph, Pool, as_map
+from neuromorphic.compiler.graph import Conv, DelayedDense, Dense, Fire, Layer, LayerGraph, Pool, as_map
 from neuromorphic.compiler.machine import Machine
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _layer(graph: LayerGraph, layer: Layer) -> LayerReport:
     op = layer.op
     kind = op.kind if isinstance(op, Fire) else type(op).__name__.lower()
     neurons = layer.size if isinstance(op, Fire) else 0
-    weights = op.weight.size if isinstance(op, Dense | Conv) else 0
+    weights = op.weight.size if isinstance(op, Dense | DelayedDense | Conv) else 0
     synapses = weights
     if isinstance(op, Conv | Pool):
         _, H, W = as_map(graph.layers[layer.inputs[0]].shape)

@@ -66,3 +66,19 @@ def tanh_float64(x):  # type: ignore[no-untyped-def]
     small = x * (1.0 - square * (1.0 / 3.0 - square * (2.0 / 15.0 - square * (17.0 / 315.0))))
     y = y if x >= 0.0 else -y
     return small if abs(x) < 0.01 else y
+
+
+@njit(nogil=True, error_model="numpy")
+def spread(work, row, values, inner, low, count):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """work[row + j] = values[((low + j) // inner) % values.size] for j < count, without a division per neuron."""
+    size = values.size
+    place = (low // inner) % size
+    j = 0
+    until = inner - low % inner
+    while j < count:
+        value = values[place]
+        for k in range(j, min(until, count)):
+            work[row + k] = value
+        j = until
+        until += inner
+        place = place + 1 if place + 1 < size else 0

@@ -167,7 +167,7 @@ class _Writer:
         for name in self.states:
             lines += _lanes(f"work[{name}_row + j] = {name}_start[(low + j) * {name}_start_step]")
         for name in self.arrays:
-            lines += _lanes(f"work[{name}_row + j] = {name}_values[((low + j) // {name}_inner) % {name}_values.size]")
+            lines += [f"spread(work, {name}_row, {name}_values, {name}_inner, low, n)"]
         return lines
 
     def _time_loop(self, steps: str, slices: list[str], body: list[str]) -> list[str]:
@@ -193,7 +193,7 @@ class _Writer:
             "import numpy as np",
             "from numba import njit",
             "",
-            f"from snn.kernels.cpu_math import exp_{dtype}, tanh_{dtype}  # {_digest_of_math()}",
+            f"from snn.kernels.cpu_math import exp_{dtype}, spread, tanh_{dtype}  # {_digest_of_math()}",
             "",
             f"real = np.{dtype}",
             f"WIDTH = {width}",

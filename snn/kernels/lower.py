@@ -85,8 +85,9 @@ def backward_step(step: TracedStep, form: ClosedForm, learnable: Iterable[str]) 
     gradients = {f"{kind} {name}": adjoint.of(leaf) or zero for (kind, name), leaf in leaves.items()}
     gradients = _plain(gradients, graph, form)
     new_states = _plain(step.new_states, graph, form)
+    output = _plain({OUTPUT: step.output}, graph, form)
     return BackwardStep(
-        kept=_kept(list(gradients.values()), list(new_states.values())),
+        kept=_kept(list(gradients.values()), list(new_states.values()), output[OUTPUT]),
         new_states=new_states,
         g_input=gradients["input x"],
         g_states={name: gradients[f"state {name}"] for name in step.new_states},
@@ -102,14 +103,22 @@ def _depends_on_gradients(roots: list[Node]) -> set[int]:
     return found
 
 
-def _kept(gradients: list[Node], new_states: list[Node]) -> tuple[Node, ...]:
+def _kept(gradients: list[Node], new_states: list[Node], output: Node) -> tuple[Node, ...]:
     """The smallest set of forward values from which the gradients can be computed (a minimum cut of the graph).
 
     The input can be read again at little cost, parameters and constants at none; a comparison is never kept but
-    recomputed. Among equally small sets the one closest to the gradients wins, so that least is computed twice.
+    recomputed. What only the output needs is kept where nothing else will do. Among equally small sets the one closest
+    to the gradients wins, so that least is computed twice.
     """
+    try:
+        return _smallest_cut(gradients, in_order(new_states))
+    except nx.NetworkXUnbounded:
+        return _smallest_cut(gradients, in_order([*new_states, output]))
+
+
+def _smallest_cut(gradients: list[Node], recomputed: list[Node]) -> tuple[Node, ...]:
     by_gradient = _depends_on_gradients(gradients)
-    while_recomputing = {id(node) for node in in_order(new_states)}
+    while_recomputing = {id(node) for node in recomputed}
     needed = in_order(gradients)
     forward = [node for node in needed if id(node) not in by_gradient]
     wanted = {id(arg) for node in needed if id(node) in by_gradient for arg in node.args} | {id(g) for g in gradients}

@@ -11,9 +11,10 @@ from torch import nn
 from snn.declaration import neuron_model
 from snn.neurons.checks import require_above
 from snn.neurons.lif import RESET_PARAMS
+from snn.neurons.membrane import MembraneNorm
 from snn.neurons.neuron import Neuron
 from snn.neurons.reset import reset_voltage, resetting_spike
-from snn.ops import spike
+from snn.ops import over_threshold, spike
 
 
 @neuron_model(
@@ -23,7 +24,8 @@ from snn.ops import spike
 def adaptive_lif(x: Any, s: Any, p: Any) -> tuple[Any, dict[str, Any]]:
     rest = 0.0 if p.v_reset is None else p.v_reset
     h = s.v + (x - (s.v - rest)) / p.tau if p.decay_input else s.v - (s.v - rest) / p.tau + x
-    z = spike(h - (p.v_threshold + p.beta * s.a))
+    u, h = over_threshold(h, p.v_threshold + p.beta * s.a)
+    z = spike(u)
     return z, {"v": reset_voltage(h, z, p), "a": p.a_decay * s.a + resetting_spike(z, p)}
 
 
@@ -39,7 +41,7 @@ class ALIF(Neuron):
         beta: threshold rise per unit of a, in the unit of x.
         decay_input, v_threshold, v_reset, surrogate_function, detach_reset, step_mode, store_v_seq: see `LIF`;
             detach_reset also stops the gradient through z in the adaptation.
-        backend, learnable: see `Neuron`; "tau_a" may be learned too.
+        backend, learnable, membrane_norm: see `Neuron`; "tau_a" may be learned too.
     Raises: ValueError if tau <= 1 or tau_a <= 0.
     Source: Bellec et al., A solution to the learning dilemma for recurrent networks of spiking neurons, Nature
         Communications 2020 (ALIF).
@@ -63,6 +65,7 @@ class ALIF(Neuron):
         *,
         backend: str = "auto",
         learnable: Sequence[str] = (),
+        membrane_norm: MembraneNorm | None = None,
     ) -> None:
         require_above("ALIF", "tau", tau, 1.0, "step")
         require_above("ALIF", "tau_a", tau_a, 0.0, "step")
@@ -82,6 +85,7 @@ class ALIF(Neuron):
             step_mode=step_mode,
             backend=backend,
             store_v_seq=store_v_seq,
+            membrane_norm=membrane_norm,
         )
         del self.a_decay
         self._register_value("tau_a", tau_a, "tau_a" in learnable)

@@ -11,16 +11,18 @@ from torch import nn
 from snn.declaration import neuron_model
 from snn.neurons.checks import require_within
 from snn.neurons.lif import RESET_PARAMS
+from snn.neurons.membrane import MembraneNorm
 from snn.neurons.neuron import Neuron
 from snn.neurons.reset import reset_voltage
-from snn.ops import spike
+from snn.ops import over_threshold, spike
 
 
 @neuron_model(state={"v": "v_reset", "c": 0.0}, params={"c_decay": 0.5, "v_decay": 0.75, **RESET_PARAMS})
 def cuba_lif(x: Any, s: Any, p: Any) -> tuple[Any, dict[str, Any]]:
     c = s.c * p.c_decay + x
     h = s.v * p.v_decay + c
-    z = spike(h - p.v_threshold)
+    u, h = over_threshold(h, p.v_threshold)
+    z = spike(u)
     return z, {"v": reset_voltage(h, z, p), "c": c}
 
 
@@ -36,7 +38,7 @@ class CubaLIF(Neuron):
         v_threshold: firing threshold, in the unit of x.
         v_reset: value after a spike; None subtracts v_threshold instead.
         surrogate_function, detach_reset, step_mode, store_v_seq: see `LIF`.
-        backend, learnable: see `Neuron`.
+        backend, learnable, membrane_norm: see `Neuron`.
     Raises: ValueError if a decay lies outside [0, 1].
     Source: SpikingJelly's CUBALIFNode, whose defaults it takes; the neuron of Loihi (Davies et al., IEEE Micro 2018).
 
@@ -57,6 +59,7 @@ class CubaLIF(Neuron):
         *,
         backend: str = "auto",
         learnable: Sequence[str] = (),
+        membrane_norm: MembraneNorm | None = None,
     ) -> None:
         require_within("CubaLIF", 0.0, 1.0, c_decay=c_decay, v_decay=v_decay)
         values = {
@@ -74,4 +77,5 @@ class CubaLIF(Neuron):
             step_mode=step_mode,
             backend=backend,
             store_v_seq=store_v_seq,
+            membrane_norm=membrane_norm,
         )

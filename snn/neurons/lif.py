@@ -10,9 +10,10 @@ from torch import nn
 
 from snn.declaration import neuron_model
 from snn.neurons.checks import require_above
+from snn.neurons.membrane import MembraneNorm
 from snn.neurons.neuron import Neuron
 from snn.neurons.reset import reset_voltage
-from snn.ops import spike
+from snn.ops import over_threshold, spike
 
 RESET_PARAMS: dict[str, float | bool | None] = {"v_threshold": 1.0, "v_reset": 0.0, "detach_reset": False}
 
@@ -20,7 +21,8 @@ RESET_PARAMS: dict[str, float | bool | None] = {"v_threshold": 1.0, "v_reset": 0
 @neuron_model(state={"v": "v_reset"}, params=RESET_PARAMS)
 def integrate_and_fire(x: Any, s: Any, p: Any) -> tuple[Any, dict[str, Any]]:
     h = s.v + x
-    z = spike(h - p.v_threshold)
+    u, h = over_threshold(h, p.v_threshold)
+    z = spike(u)
     return z, {"v": reset_voltage(h, z, p)}
 
 
@@ -28,7 +30,8 @@ def integrate_and_fire(x: Any, s: Any, p: Any) -> tuple[Any, dict[str, Any]]:
 def leaky_integrate_and_fire(x: Any, s: Any, p: Any) -> tuple[Any, dict[str, Any]]:
     rest = 0.0 if p.v_reset is None else p.v_reset
     h = s.v + (x - (s.v - rest)) / p.tau if p.decay_input else s.v - (s.v - rest) / p.tau + x
-    z = spike(h - p.v_threshold)
+    u, h = over_threshold(h, p.v_threshold)
+    z = spike(u)
     return z, {"v": reset_voltage(h, z, p)}
 
 
@@ -36,7 +39,8 @@ def leaky_integrate_and_fire(x: Any, s: Any, p: Any) -> tuple[Any, dict[str, Any
 def parametric_lif(x: Any, s: Any, p: Any) -> tuple[Any, dict[str, Any]]:
     rest = 0.0 if p.v_reset is None else p.v_reset
     h = s.v + (x - (s.v - rest)) * p.rate if p.decay_input else s.v - (s.v - rest) * p.rate + x
-    z = spike(h - p.v_threshold)
+    u, h = over_threshold(h, p.v_threshold)
+    z = spike(u)
     return z, {"v": reset_voltage(h, z, p)}
 
 
@@ -57,7 +61,7 @@ class IF(Neuron):
         v_reset: value after a spike; None subtracts v_threshold instead.
         surrogate_function: SpikingJelly surrogate object, default Sigmoid(alpha=4).
         detach_reset: True stops the gradient through z in the reset.
-        step_mode, store_v_seq, backend, learnable: see `Neuron`.
+        step_mode, store_v_seq, backend, learnable, membrane_norm: see `Neuron`.
     Input: current [T, B, ...] ("m") or [B, ...] ("s"), any float dtype.
     Returns: spikes 0/1, same shape and dtype.
     Raises: ShapeError if the state is from another batch.
@@ -77,6 +81,7 @@ class IF(Neuron):
         *,
         backend: str = "auto",
         learnable: Sequence[str] = (),
+        membrane_norm: MembraneNorm | None = None,
     ) -> None:
         values = {"v_threshold": v_threshold, "v_reset": v_reset, "detach_reset": detach_reset}
         super().__init__(
@@ -87,6 +92,7 @@ class IF(Neuron):
             step_mode=step_mode,
             backend=backend,
             store_v_seq=store_v_seq,
+            membrane_norm=membrane_norm,
         )
 
 
@@ -104,7 +110,7 @@ class LIF(Neuron):
         v_reset: value after a spike; None subtracts v_threshold instead.
         surrogate_function: SpikingJelly surrogate object, default Sigmoid(alpha=4).
         detach_reset: True stops the gradient through z in the reset.
-        step_mode, store_v_seq, backend, learnable: see `Neuron`.
+        step_mode, store_v_seq, backend, learnable, membrane_norm: see `Neuron`.
     Input: current [T, B, ...] ("m") or [B, ...] ("s"), any float dtype.
     Returns: spikes 0/1, same shape and dtype.
     Raises: ValueError if tau <= 1; ShapeError if the state is from another batch.
@@ -127,6 +133,7 @@ class LIF(Neuron):
         *,
         backend: str = "auto",
         learnable: Sequence[str] = (),
+        membrane_norm: MembraneNorm | None = None,
     ) -> None:
         require_above("LIF", "tau", tau, 1.0, "step")
         values = {
@@ -144,6 +151,7 @@ class LIF(Neuron):
             step_mode=step_mode,
             backend=backend,
             store_v_seq=store_v_seq,
+            membrane_norm=membrane_norm,
         )
 
 
@@ -155,7 +163,7 @@ class PLIF(Neuron):
     Args:
         init_tau: starting time constant in steps, > 1; a tensor ([N], [C, 1, 1]) learns one per neuron or channel.
         decay_input, v_threshold, v_reset, surrogate_function, detach_reset, step_mode, store_v_seq: see `LIF`.
-        backend: see `Neuron`.
+        backend, membrane_norm: see `Neuron`.
     Raises: ValueError if init_tau <= 1.
     Source: Fang et al., Incorporating Learnable Membrane Time Constant, ICCV 2021; parameter name as in SpikingJelly.
     """
@@ -172,6 +180,7 @@ class PLIF(Neuron):
         store_v_seq: bool = False,
         *,
         backend: str = "auto",
+        membrane_norm: MembraneNorm | None = None,
     ) -> None:
         require_above("PLIF", "init_tau", init_tau, 1.0, "step")
         values = {
@@ -187,6 +196,7 @@ class PLIF(Neuron):
             step_mode=step_mode,
             backend=backend,
             store_v_seq=store_v_seq,
+            membrane_norm=membrane_norm,
         )
         del self.rate
         self.w = nn.Parameter(-torch.log(torch.as_tensor(init_tau, dtype=torch.get_default_dtype()) - 1.0))

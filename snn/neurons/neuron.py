@@ -13,10 +13,11 @@ from spikingjelly.activation_based.base import MemoryModule
 from torch import nn
 
 from snn.declaration import NeuronModel
-from snn.errors import ShapeError, closest
-from snn.kernels.backend import BACKENDS, Choice, choose, run
+from snn.errors import ShapeError, UnsupportedError, closest
+from snn.kernels.backend import BACKENDS, Choice, choose
 from snn.kernels.call import NeuronCall, NeuronResult
 from snn.kernels.trace import is_switch
+from snn.neurons.membrane import MembraneNorm, has_threshold, run_with_norm
 
 State = dict[str, torch.Tensor]
 """Name of a state -> its values, shaped like one step of the input."""
@@ -50,6 +51,7 @@ class Neuron(MemoryModule):
         backend: "auto" takes generated kernels where they can run and the reference elsewhere; "reference", "numba" and
             "triton" insist. `chosen_backend(x)` tells what runs and why.
         store_v_seq: True keeps the membrane of every step of the last call in `v_seq` [T, B, ...].
+        membrane_norm: normalisation of the membrane between charge and fire, such as `snn.layers.MPBN`.
 
     Raises:
         TypeError: an unknown parameter; the text names the closest one.
@@ -71,9 +73,16 @@ class Neuron(MemoryModule):
         step_mode: str = "s",
         backend: str = "auto",
         store_v_seq: bool = False,
+        membrane_norm: MembraneNorm | None = None,
     ) -> None:
         super().__init__()
+        if membrane_norm is not None and not has_threshold(model):
+            raise UnsupportedError(
+                f"{type(self).__name__}: membrane_norm needs a step that fires by over_threshold(h, threshold), "
+                f"{model.name!r} does not"
+            )
         self.model = model
+        self.membrane_norm = membrane_norm
         values = dict(model.params) | dict(values or {})
         for name in (set(values) | set(learnable)) - set(model.params):
             raise TypeError(f"{type(self).__name__}: no parameter {name!r}{closest(name, model.params)}")
@@ -99,6 +108,13 @@ class Neuron(MemoryModule):
             self.register_buffer(name, value)
         else:
             setattr(self, name, float(value) if isinstance(value, int) and not isinstance(value, bool) else value)
+
+    def set_value(self, name: str, value: float | torch.Tensor) -> None:
+        """Replaces a parameter of the model by a fixed value; it is no longer learned."""
+        if name not in self.model.params:
+            raise TypeError(f"{type(self).__name__}: no parameter {name!r}{closest(name, self.model.params)}")
+        delattr(self, name)
+        self._register_value(name, value, learnable=False)
 
     def call_params(self) -> dict[str, Any]:
         """The model's parameters for a call; a layer that stores them in another form overrides this."""
@@ -128,6 +144,8 @@ class Neuron(MemoryModule):
             streamed = {name: value for name, value in self.named_memories() if isinstance(value, torch.Tensor)}
             self._check_state(streamed, x_seq)
             start |= streamed
+        if self.membrane_norm is not None:
+            self.membrane_norm.check_call(x_seq, any(isinstance(value, torch.Tensor) for value in start.values()))
         result = self._run(x_seq, start)
 
         keep_graph = self.step_mode == "s" and not carried
@@ -148,7 +166,7 @@ class Neuron(MemoryModule):
 
     def run_steps(self, backend: str, call: NeuronCall) -> NeuronResult:
         """Runs all steps of a call; a layer whose steps depend on more than its own states overrides this."""
-        return run(backend, call)
+        return run_with_norm(self.membrane_norm, backend, call)
 
     def _choose(self, device: torch.device, params: Mapping[str, Any]) -> Choice:
         choice = choose(self.backend, self.model, params, self.surrogate_function, device)

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from snn.declaration import neuron_model
-from snn.kernels.backend import run
 from snn.kernels.call import NeuronCall, NeuronResult
 from snn.neurons.checks import require_above
 from snn.neurons.lif import leaky_integrate_and_fire
+from snn.neurons.membrane import MembraneNorm, run_with_norm
 from snn.neurons.neuron import Neuron
 
 
@@ -29,7 +29,7 @@ class RecurrentLIF(Neuron):
         recurrent: number of neurons for an all-to-all `nn.Linear` without bias, or a module that maps spikes [B, ...]
             to currents of the same shape (a convolution keeps the feedback local).
         tau, decay_input, v_threshold, v_reset, surrogate_function, detach_reset, step_mode, store_v_seq: see `LIF`.
-        backend: see `Neuron`.
+        backend, membrane_norm: see `Neuron`.
     Input: current [T, B, ...] ("m") or [B, ...] ("s"); its last dimension is `recurrent` where that is a number.
     Raises: ValueError if tau <= 1; ShapeError if the state is from another batch.
 
@@ -51,6 +51,7 @@ class RecurrentLIF(Neuron):
         store_v_seq: bool = False,
         *,
         backend: str = "auto",
+        membrane_norm: MembraneNorm | None = None,
     ) -> None:
         require_above("RecurrentLIF", "tau", tau, 1.0, "step")
         values = {
@@ -67,6 +68,7 @@ class RecurrentLIF(Neuron):
             step_mode=step_mode,
             backend=backend,
             store_v_seq=store_v_seq,
+            membrane_norm=membrane_norm,
         )
         self.recurrent = nn.Linear(recurrent, recurrent, bias=False) if isinstance(recurrent, int) else recurrent
 
@@ -75,9 +77,10 @@ class RecurrentLIF(Neuron):
         states: dict[str, Any] = dict(call.states)
         states["z"] = torch.as_tensor(states["z"], dtype=call.x.dtype, device=call.x.device).expand(call.x.shape[1:])
         outputs, sequences = [], []
-        for x_t in call.x:
+        for number, x_t in enumerate(call.x.unbind()):
             current = x_t + self.recurrent(states["z"].to(x_t.dtype))
-            step = run(backend, replace(call, x=current.to(x_t.dtype).unsqueeze(0), states=states))
+            one = replace(call, x=current.to(x_t.dtype).unsqueeze(0), states=states)
+            step = run_with_norm(self.membrane_norm, backend, one, number)
             states = step.states
             outputs.append(step.output)
             sequences.append(step.sequences)

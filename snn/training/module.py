@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
+from snn.layers.delay_positions import anneal_sigma, clamp_delays
 from snn.training.bptt import Loss, Rule
 from snn.training.seeding import ENCODE, EPOCH, EVALUATE, derived_seed, generator_states, set_all_generators
 from snn.training.spike_rates import SpikeCounter, sum_dtype
@@ -81,6 +82,7 @@ class TrainingModule(LightningModule):
     def on_train_epoch_start(self) -> None:
         set_all_generators(derived_seed(self.parts.seed, EPOCH, self.current_epoch, self.global_rank))
         self.train_totals = Totals()
+        anneal_sigma(self.network, self.current_epoch, self.trainer.max_epochs or 1)
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
         images, labels = batch
@@ -89,6 +91,7 @@ class TrainingModule(LightningModule):
         optimizer.zero_grad()
         result = self.parts.rule(self.network, self.parts.encode(images, seed), labels, self.manual_backward)
         optimizer.step()
+        clamp_delays(self.network)
         schedule: Any = self.lr_schedulers()
         schedule.step()
         self.train_totals.add(result.loss, result.logits, labels)

@@ -53,11 +53,12 @@ class EncodingOptions:
     """How an image becomes a sequence.
 
     Args:
-        name: direct (the image at every step), rate (Bernoulli spikes) or latency (one spike, earlier for brighter pixels).
+        name: direct (the image at every step), rate (Bernoulli spikes), latency (one spike, earlier for brighter pixels), or
+            sequence (inputs [T, ...] that have their own time axis of `steps` steps).
         steps: number of time steps T.
     """
 
-    name: Literal["direct", "rate", "latency"] = "direct"
+    name: Literal["direct", "rate", "latency", "sequence"] = "direct"
     steps: int = 4
 
     def __post_init__(self) -> None:
@@ -107,7 +108,8 @@ class Recipe:
         data: images and batches.
         encoding: from image to sequence.
         network: `class` (a name from snn.models or `package.module.Class`) and its arguments.
-        optimizer: `class` (a name from torch.optim) and its arguments.
+        optimizer: `class` (a name from torch.optim) and its arguments; `delay_lr_factor` (default 100) times lr is the
+            learning rate of learnable delays, which have no weight decay.
         schedule: learning rate over the run.
         loss: what is minimised.
         bptt_steps: length of the chunks of truncated backpropagation through time; null goes through all steps.

@@ -44,6 +44,18 @@ def deliver_dense(out, weights, n, ids, values, count, valued):  # type: ignore[
 
 
 @njit_views
+def deliver_delayed(ring, now, size, weights, places, n, ids, values, count, valued):  # type: ignore[no-untyped-def]
+    """ring[now + places[i, j], round its end] += value of i * weights[i, j] for every event i."""
+    for k in range(count):
+        first = ids[k] * n
+        own, ahead = weights[first : first + n], places[first : first + n]
+        value = values[k] if valued else 1
+        for j in range(n):
+            at = now + ahead[j]
+            ring[at - size if at >= size else at] += value * own[j]
+
+
+@njit_views
 def deliver_conv(row, out, weights, phases, ids, values, count, valued, marks, touched):  # type: ignore[no-untyped-def]
     """Convolution of one group without dilation.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from neuromorphic.compiler.kernels.delivery import (
     deliver_conv,
     deliver_conv_general,
+    deliver_delayed,
     deliver_dense,
     deliver_diagonal,
     deliver_pool,
@@ -21,7 +22,7 @@ from neuromorphic.engine.kernels.views import njit_views
 # Instructions; those from NEURON on are layers of neurons.
 INPUT, FILL, DENSE, CONV, CONV_GENERAL, POOL, DIAGONAL = 0, 1, 2, 3, 4, 5, 6
 MOVE_LIST, SCAN, MOVE_BUFFER, AFFINE_BUFFER, MAX_POOL_LIST, MAX_POOL_BUFFER = 7, 8, 9, 10, 11, 12
-OUTPUT_LIST, OUTPUT_BUFFER, DELAY = 13, 14, 15
+OUTPUT_LIST, OUTPUT_BUFFER, DELAY, DELAYED_DENSE = 13, 14, 15, 16
 NEURON = 100
 
 # Columns of a row; 4 to 17 hold the geometry of convolutions and pooling in the order that the kernels read.
@@ -81,6 +82,24 @@ def connection(row, t, repeated, state, weights, places, values, lists):  # type
     for j in range(n):
         out[j] += cache[j]
     return adds
+
+
+@njit_views
+def delayed_connection(row, clock, state, weights, places, values, lists):  # type: ignore[no-untyped-def]
+    """A connection with a delay per synapse through its ring (column CACHE); returns the number of additions."""
+    n, length, source = row[SIZE], row[EXTRA], row[SOURCE]
+    start, count, valued = lists[source, START], lists[source, COUNT], lists[source, VALUED]
+    ids, numbers = places[start : start + count], values[start : start + count]
+    own = weights[row[WEIGHTS] : row[WEIGHTS] + row[WEIGHTS_SIZE]]
+    table = places[row[TABLE] : row[TABLE] + row[TABLE_SIZE]]
+    ring = state[row[CACHE] : row[CACHE] + n * length]
+    now = clock % length * n
+    deliver_delayed(ring, now, n * length, own, table, n, ids, numbers, count, valued)
+    due, out = ring[now : now + n], state[row[TARGET] : row[TARGET] + n]
+    for j in range(n):
+        out[j] += due[j]
+        due[j] = 0
+    return count * n
 
 
 @njit_views

@@ -1,0 +1,183 @@
+"""What may stand between charge and fire of a declared neuron: a normalisation of its membrane.
+
+A neuron whose step says `u, h = over_threshold(h, threshold)` is wrapped, not rewritten: the wrapped model has the same
+step and a few more parameters, so the generated kernels hold the normalisation as they hold any other parameter.
+"""
+
+from __future__ import annotations
+
+import functools
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+
+from snn.declaration import NeuronModel
+from snn.kernels.backend import run
+from snn.kernels.call import NeuronCall, NeuronResult
+from snn.kernels.graph import Graph, Node, Symbol, TraceError
+from snn.ops import membrane_seen_through
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True, eq=False)
+class MembraneView:
+    """How the threshold test and the reset see the membrane.
+
+    Attributes:
+        name: part of the wrapped model's name.
+        params: added parameters with their neutral values.
+        see: (h, threshold, p) -> (distance over the threshold, membrane that the reset acts on).
+    """
+
+    name: str
+    params: Mapping[str, float]
+    see: Callable[[Any, Any, Any], tuple[Any, Any]]
+
+
+def _normalised_to_compare(h: Any, threshold: Any, p: Any) -> tuple[Any, Any]:
+    return p.norm_scale * h + p.norm_shift - threshold, h
+
+
+def _normalised_for_good(h: Any, threshold: Any, p: Any) -> tuple[Any, Any]:
+    normalised = p.norm_scale * h + p.norm_shift
+    return normalised - threshold, normalised
+
+
+def _signed_threshold(h: Any, threshold: Any, p: Any) -> tuple[Any, Any]:
+    return p.fire_sign * (h - p.fire_threshold), h
+
+
+COMPARED = MembraneView("normalised", {"norm_scale": 1.0, "norm_shift": 0.0}, _normalised_to_compare)
+CARRIED = MembraneView("carried", {"norm_scale": 1.0, "norm_shift": 0.0}, _normalised_for_good)
+SIGNED = MembraneView("signed", {"fire_sign": 1.0, "fire_threshold": 1.0}, _signed_threshold)
+
+
+class MembraneNorm(nn.Module):
+    """Interface of what a neuron takes as `membrane_norm`.
+
+    Attributes:
+        view: how the membrane is seen.
+        step_count: number of steps with values of their own, or None if all steps share them.
+    """
+
+    view: MembraneView
+    step_count: int | None
+
+    @property
+    @abstractmethod
+    def uses_batch(self) -> bool:
+        """True while the values depend on the membranes of the batch, step by step."""
+
+    @abstractmethod
+    def values(self, step: int, dims: int) -> dict[str, torch.Tensor]:
+        """The view's parameters at `step`, shaped for a step of the input with `dims` dimensions ([B, ...])."""
+
+    @abstractmethod
+    def batch_values(self, h: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
+        """The view's parameters at `step` from the membranes h [B, ...], differentiable."""
+
+    @abstractmethod
+    def check_call(self, x: torch.Tensor, continued: bool) -> None:
+        """Raises for an input [T, B, ...] that does not fit; `continued` tells that the call starts from a state."""
+
+
+@functools.cache
+def with_view(model: NeuronModel, view: MembraneView) -> NeuronModel:
+    """The model with the added parameters of `view`, firing and resetting as it sees the membrane."""
+
+    def step(x: Any, s: Any, p: Any) -> tuple[Any, dict[str, Any]]:
+        with membrane_seen_through(lambda h, threshold: view.see(h, threshold, p)):
+            return model.step(x, s, p)
+
+    return NeuronModel(f"{model.name}_{view.name}", step, model.state, {**model.params, **view.params})
+
+
+@functools.cache
+def charge_alone(model: NeuronModel) -> NeuronModel:
+    """A model whose output is the membrane after the charge; its states do not move."""
+
+    def step(x: Any, s: Any, p: Any) -> tuple[Any, dict[str, Any]]:
+        h, _ = _membrane_and_threshold(model, x, s, p)
+        return h, {name: getattr(s, name) for name in model.state}
+
+    return NeuronModel(f"{model.name}_charge", step, model.state, model.params)
+
+
+def _membrane_and_threshold(model: NeuronModel, x: Any, s: Any, p: Any) -> tuple[Any, Any]:
+    seen: list[tuple[Any, Any]] = []
+
+    def look(h: Any, threshold: Any) -> tuple[Any, Any]:
+        seen.append((h, threshold))
+        return h - threshold, h
+
+    with membrane_seen_through(look):
+        model.step(x, s, p)
+    if len(seen) != 1:
+        raise TraceError(f"neuron {model.name!r} asks over_threshold() {len(seen)} times, a norm needs exactly one")
+    return seen[0]
+
+
+@functools.cache
+def _threshold_node(model: NeuronModel) -> Node | None:
+    """What the membrane is compared with, or None if the model does not fire by `over_threshold`."""
+    graph = Graph()
+    x = Symbol(graph, graph.leaf("input", "x"))
+    s = SimpleNamespace(**{name: Symbol(graph, graph.leaf("state", name)) for name in model.state})
+    p = SimpleNamespace(
+        **{
+            name: value if value is None or isinstance(value, bool) else Symbol(graph, graph.leaf("param", name))
+            for name, value in model.params.items()
+        }
+    )
+    try:
+        _, threshold = _membrane_and_threshold(model, x, s, p)
+    except (TypeError, AttributeError):
+        return None
+    return x.lift(threshold)
+
+
+def has_threshold(model: NeuronModel) -> bool:
+    """True for a model that can be given a membrane norm."""
+    return _threshold_node(model) is not None
+
+
+def threshold_parameter(model: NeuronModel) -> str | None:
+    """Name of the parameter that alone is the threshold, or None (a threshold that moves with a state)."""
+    node = _threshold_node(model)
+    return str(node.value) if node is not None and node.op == "param" else None
+
+
+def run_with_norm(norm: MembraneNorm | None, backend: str, call: NeuronCall, first_step: int = 0) -> NeuronResult:
+    """Runs a call whose neuron has the membrane norm `norm`; one kernel over all steps wherever the norm is fixed.
+
+    Args:
+        norm: None runs the call as it is.
+        backend: as in `snn.kernels.backend.run`.
+        call: the call; its model is the neuron's own.
+        first_step: number of the call's first step, for norms with values per step.
+    """
+    if norm is None:
+        return run(backend, call)
+    model = with_view(call.model, norm.view)
+    if norm.step_count is None and not norm.uses_batch:
+        return run(backend, replace(call, model=model, params={**call.params, **norm.values(0, call.x.dim() - 1)}))
+    x = call.x.float() if call.x.dtype in HALF else call.x
+    states: Mapping[str, Any] = call.states
+    steps = []
+    for number, x_t in enumerate(x.unbind(), start=first_step):
+        one = replace(call, x=x_t.unsqueeze(0), states=states)
+        if norm.uses_batch:
+            charge = run(backend, replace(one, model=charge_alone(call.model), recorded=()))
+            values = norm.batch_values(charge.output.squeeze(0), number)
+        else:
+            values = norm.values(number, x_t.dim())
+        steps.append(run(backend, replace(one, model=model, params={**call.params, **values})))
+        states = steps[-1].states
+    sequences = {name: torch.cat([step.sequences[name] for step in steps]) for name in call.recorded}
+    return NeuronResult(torch.cat([step.output for step in steps]).to(call.x.dtype), steps[-1].states, sequences)
