@@ -124,12 +124,9 @@ def _engine(
 
 
 def _integer_run(trained: Trained, network: nn.Module, target: str, found: dict[str, Any]) -> Run:
-    import neuromorphic
+    from neuromorphic.targets import quantize
 
-    if "quantize" not in dir(neuromorphic):
-        raise UnsupportedError(f"--engine int:{target}: this installation has no integer targets")
-    quantize: Any = vars(neuromorphic).get("quantize") or neuromorphic.__getattr__("quantize")
-    integer, report = quantize(network, target, trained.calibration)
+    integer, report = quantize(network, target, trained.calibration.to(next(network.parameters()).dtype))
     found["report"] = str(report)
     return _torch_run(integer)
 
