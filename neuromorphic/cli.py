@@ -12,7 +12,7 @@ def _train(arguments: Sequence[str]) -> int:
 
 
 def _simulate(arguments: Sequence[str]) -> int:
-    from neuromorphic.engine.simulate_cli import main as simulate_main
+    from neuromorphic.simulate import main as simulate_main
 
     return simulate_main(arguments)
 
@@ -27,7 +27,7 @@ def _energy(arguments: Sequence[str]) -> int:
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "train": ("train a spiking network from a recipe", _train),
     "energy": ("count a trained network and price it on models and chips", _energy),
-    "simulate": ("simulate a ready network of point neurons", _simulate),
+    "simulate": ("simulate a ready network of point neurons, or run a trained network", _simulate),
 }
 
 

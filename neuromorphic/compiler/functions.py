@@ -175,7 +175,7 @@ def moved(
         if rows is None or not bool((rows[1] - rows[0] == total).all()):
             return "it does not keep the batch apart"
         index = rows[0].numpy()
-        if index.size and not (0 <= index.min() and index.max() < total):
+        if index.size and not (index.min() >= 0 and index.max() < total):
             return "it does more than move elements"
         if not in_time and any(len(shape) > 1 and shape[:2] == (1, 2) for shape, _ in shapes) and result.dim() == 1:
             return "it leaves no features"
