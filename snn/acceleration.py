@@ -180,7 +180,7 @@ def _conv2d(layer: nn.Conv2d) -> SpikeConv2d:
         layer.dilation,  # type: ignore[arg-type]
         layer.groups,
         layer.bias is not None,
-        layer.padding_mode,  # type: ignore[arg-type]
+        layer.padding_mode,
         device="meta",
     )
     new.weight, new.bias = layer.weight, layer.bias

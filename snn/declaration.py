@@ -56,11 +56,19 @@ _by_key: WeakValueDictionary[str, NeuronModel] = WeakValueDictionary()
 _declarations: Counter[str] = Counter()
 
 
-def _new_key(step: Step) -> str:
-    """A key that no model of this process has had; only a second declaration of a name differs from its name."""
-    name = f"{step.__module__}:{step.__qualname__}"
-    _declarations[name] += 1
-    return name if _declarations[name] == 1 else f"{name}#{_declarations[name]}"
+def new_model(
+    name: str,
+    step: Step,
+    state: Mapping[str, float | str],
+    params: Mapping[str, float | bool | None],
+    key: str,
+) -> NeuronModel:
+    """A model that `find_model` finds; its key is the given one, with a number if that was taken in this process."""
+    _declarations[key] += 1
+    unique = key if _declarations[key] == 1 else f"{key}#{_declarations[key]}"
+    model = NeuronModel(name, step, dict(state), dict(params), unique)
+    _by_key[unique] = model
+    return model
 
 
 def find_model(key: str) -> NeuronModel:
@@ -117,8 +125,6 @@ def neuron_model(
         for name, start in state.items():
             if isinstance(start, str) and start not in params:
                 raise ValueError(f"neuron_model: state {name!r} of {step.__name__} starts at {start!r}, no parameter")
-        model = NeuronModel(step.__name__, step, dict(state), dict(params), _new_key(step))
-        _by_key[model.key] = model
-        return model
+        return new_model(step.__name__, step, state, params, f"{step.__module__}:{step.__qualname__}")
 
     return declare

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from snn.declaration import NeuronModel
+from snn.declaration import NeuronModel, new_model
 from snn.kernels.backend import run
 from snn.kernels.call import NeuronCall, NeuronResult
 from snn.kernels.graph import Graph, Node, Symbol, TraceError
@@ -95,7 +95,8 @@ def with_view(model: NeuronModel, view: MembraneView) -> NeuronModel:
         with membrane_seen_through(lambda h, threshold: view.see(h, threshold, p)):
             return model.step(x, s, p)
 
-    return NeuronModel(f"{model.name}_{view.name}", step, model.state, {**model.params, **view.params})
+    params = {**model.params, **view.params}
+    return new_model(f"{model.name}_{view.name}", step, model.state, params, f"{model.key}+{view.name}")
 
 
 @functools.cache
@@ -106,7 +107,7 @@ def charge_alone(model: NeuronModel) -> NeuronModel:
         h, _ = _membrane_and_threshold(model, x, s, p)
         return h, {name: getattr(s, name) for name in model.state}
 
-    return NeuronModel(f"{model.name}_charge", step, model.state, model.params)
+    return new_model(f"{model.name}_charge", step, model.state, model.params, f"{model.key}+charge")
 
 
 def _membrane_and_threshold(model: NeuronModel, x: Any, s: Any, p: Any) -> tuple[Any, Any]:
