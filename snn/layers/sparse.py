@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from snn.errors import ShapeError
-from snn.layers import sparse_ops
+from snn.layers import sparse_ops, sparse_products
 
 KERNEL_DTYPES = (torch.float32, torch.float64)
 SMALLEST_PRODUCT = 100_000_000  # rows * inputs * outputs; a dense product of about 1 ms on two cores
@@ -95,13 +95,13 @@ def _path(status: Tensor | str | None, limit: float, entry_count: int) -> Path |
     active, done = status.tolist()
     density = None if active < 0 else active / entry_count
     reasons = {
-        sparse_ops.SPARSE_ONES: "all non-zero inputs are 1",
-        sparse_ops.SPARSE_VALUES: "non-zero inputs have values",
-        sparse_ops.DENSE_DENSITY: "input is denser than max_density",
-        sparse_ops.DENSE_SHAPE: "dense is faster at this shape at any density",
+        sparse_products.SPARSE_ONES: "all non-zero inputs are 1",
+        sparse_products.SPARSE_VALUES: "non-zero inputs have values",
+        sparse_products.DENSE_DENSITY: "input is denser than max_density",
+        sparse_products.DENSE_SHAPE: "dense is faster at this shape at any density",
     }
     return Path(
-        "sparse" if done in (sparse_ops.SPARSE_ONES, sparse_ops.SPARSE_VALUES) else "dense",
+        "sparse" if done in (sparse_products.SPARSE_ONES, sparse_products.SPARSE_VALUES) else "dense",
         reasons[done],
         density,
         limit,
@@ -251,7 +251,7 @@ class SpikeConv2d(torch.nn.Conv2d):
         leading = input.shape[:-3]
         x, padding = self._padded(input.reshape(leading.numel(), *input.shape[-3:]))
         geometry = (list(self.stride), padding, list(self.dilation), self.groups)
-        height, width = sparse_ops.conv2d_out_size(x.shape[2:], self.kernel_size, *geometry[:3])
+        height, width = sparse_products.conv2d_out_size(x.shape[2:], self.kernel_size, *geometry[:3])
         if height < 1 or width < 1:
             raise ShapeError(
                 f"SpikeConv2d: input of {tuple(x.shape[2:])} pixels with padding {tuple(padding)} is smaller than the "

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import snn.layers
-from snn.layers import SpikeConv2d, SpikeLinear, conv2d_max_density, linear_max_density, sparse_ops
+from snn.layers import SpikeConv2d, SpikeLinear, conv2d_max_density, linear_max_density, sparse_ops, sparse_products
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 DTYPES = pytest.mark.parametrize("dtype", TOLERANCE, ids=["float32", "float64"])
@@ -220,7 +220,7 @@ def test_how_the_work_is_split_changes_no_bit(kind, monkeypatch):
     x = spikes((1500, 300) if kind == "linear" else (5, 8, 14, 14), 0.05, values="graded")
     expected = results(layer, x)
     for threads in (1, 3, 7):
-        monkeypatch.setattr(sparse_ops, "_thread_count", lambda threads=threads: threads)
+        monkeypatch.setattr(sparse_products, "_thread_count", lambda threads=threads: threads)
         assert all(torch.equal(a, b) for a, b in zip(expected, results(layer, x), strict=True))
 
 
@@ -407,7 +407,29 @@ def test_errors_name_the_layer_what_came_and_what_is_accepted():
 
 
 def test_public_names():
-    assert snn.layers.__all__ == ["Path", "SpikeConv2d", "SpikeLinear", "conv2d_max_density", "linear_max_density"]
+    assert sorted(snn.layers.__all__) == sorted(
+        [
+            "MPBN",
+            "DelayedConv1d",
+            "DelayedConv2d",
+            "DelayedLinear",
+            "FoldReport",
+            "FoldedLayer",
+            "FoldedThreshold",
+            "Path",
+            "SpikeConv2d",
+            "SpikeLinear",
+            "anneal_sigma",
+            "annealed_sigma",
+            "clamp_delays",
+            "conv2d_max_density",
+            "delay_parameter_groups",
+            "fold_mpbn",
+            "integer_threshold",
+            "linear_max_density",
+            "round_delays",
+        ]
+    )
 
 
 def test_import_does_not_load_numba():
