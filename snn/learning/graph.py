@@ -188,7 +188,8 @@ class _Reader:
             for key, child in module.layers.items():
                 self.read(f"{prefix}layers.{key}", child)
         elif isinstance(module, nn.Sequential):
-            for key, child in module.named_children():
+            # named_children leaves out a layer that is used a second time.
+            for key, child in zip(module._modules, module, strict=True):
                 self.read(f"{prefix}{key}", child)
         elif isinstance(module, Residual):
             self._branch(prefix, module)

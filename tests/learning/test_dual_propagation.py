@@ -270,8 +270,8 @@ def test_frozen_parameters_stay_without_gradient() -> None:
 
 
 def test_layer_that_is_used_twice_adds_its_gradients() -> None:
-    shared = nn.Linear(8, 8)
-    net, (x, y) = nn.Sequential(shared, nn.Tanh(), shared, nn.Tanh(), nn.Linear(8, 4)), batch((8,))
+    shared, tanh = nn.Linear(8, 8), nn.Tanh()
+    net, (x, y) = nn.Sequential(shared, tanh, shared, tanh, nn.Linear(8, 4)), batch((8,))
     found = rule_gradients(DualPropagation(CE, Dyadic(beta=1e-5)), net, x, y)
     assert max(relative_errors(found, true_gradients(net, CE, x, y))) < 1e-6
 

@@ -170,6 +170,13 @@ def test_error_enters_after_the_neurons_that_other_weights_follow() -> None:
     assert hidden_neurons(nn.Sequential(nn.Linear(3, 2), nn.Tanh()), torch.rand(4, 3)) == set()
 
 
+def test_neurons_that_are_used_twice_are_refused_by_direct_feedback() -> None:
+    tanh, (x, y) = nn.Tanh(), batch((8,))
+    net = nn.Sequential(nn.Linear(8, 8), tanh, nn.Linear(8, 8), tanh, nn.Linear(8, 4))
+    with pytest.raises(UnsupportedError, match=r"'1' \(Tanh\) is called more than once"):
+        make_rule("dfa")(net, x, y, lambda loss: loss.backward())
+
+
 def test_looking_for_the_places_leaves_the_network_alone() -> None:
     net = spiking_mlp(batch_norm=True, dropout=0.5)
     before = {key: value.clone() for key, value in net.state_dict().items()}
