@@ -90,8 +90,8 @@ def _of_network(report: Report, pictured: str) -> Iterable[str]:
         yield f"<p>No total, since a price or shape is missing:</p><ul>{items}</ul>"
     if report.mappings:
         yield "<h3>Placement on chips</h3>" + _table(PLACEMENT_HEAD, placement_lines(report))
-        for found in report.mappings.values():
-            yield f"<details><summary>{escape(found.title)}</summary><pre>{escape(str(found))}</pre></details>"
+        for placed in report.mappings.values():
+            yield f"<details><summary>{escape(placed.title)}</summary><pre>{escape(str(placed))}</pre></details>"
     if report.unmapped:
         items = "".join(f"<li><pre>{escape(reason)}</pre></li>" for reason in report.unmapped.values())
         yield f"<p>Does not fit:</p><ul>{items}</ul>"

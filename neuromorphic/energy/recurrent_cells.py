@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -49,7 +50,7 @@ def count_cell(
         }
         given = value_tag or Tag(ANALOG, (f"{name}.hh",))
         label = f"{name}.{part}"
-        fanout = maps.get(("linear", label), lambda weight=weight: linear_fanout(weight.detach()))
+        fanout = maps.get(("linear", label), partial(linear_fanout, weight.detach()))
         layers.count_matrix(records, label, fanout, geometry, value, weight.shape[0], given, rows)
     if isinstance(cell, nn.RNNCell):
         return

@@ -110,9 +110,9 @@ def text_of(report: Report) -> str:
         f"counted on {counts.samples} test inputs, {counts.steps} steps; accuracy on them "
         f"{report.accuracy_by_step[-1]:.2%}" + ("" if accuracy is None else f", of the run {accuracy:.2%}"),
     ]
-    layers = [("layer", "kind", "input", "rate", "AC", "MAC", "dense", "updates", "spikes")]
+    layers: list[tuple[str, ...]] = [("layer", "kind", "input", "rate", "AC", "MAC", "dense", "updates", "spikes")]
     layers += [_layer_line(layer) for layer in counts.layers if layer.is_connection or layer.neuron_count]
-    energies = [("model", "low", "typical", "high", "unit")]
+    energies: list[tuple[str, ...]] = [("model", "low", "typical", "high", "unit")]
     for name, found in report.estimates.items():
         total = found.total
         energies.append((name, *(_number(v) for v in (total.low, total.typical, total.high)), found.unit))
@@ -131,7 +131,7 @@ PLACEMENT_HEAD = ("chip", "cores", "of", "fullest limit", "latency us", "duty cy
 
 def placement_lines(report: Report) -> list[tuple[str, ...]]:
     """One line of text cells per chip that the network fits."""
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for name, found in report.mappings.items():
         fullest = max(found.utilisation.items(), key=lambda entry: entry[1], default=("", 0.0))
         energy = found.energy_pj
