@@ -12,7 +12,7 @@ def _train(arguments: Sequence[str]) -> int:
 
 
 def _simulate(arguments: Sequence[str]) -> int:
-    from neuromorphic.engine.simulate_cli import main as simulate_main
+    from neuromorphic.simulate import main as simulate_main
 
     return simulate_main(arguments)
 
@@ -20,7 +20,7 @@ def _simulate(arguments: Sequence[str]) -> int:
 # Subcommand: what it does, and the function that takes its arguments and returns the exit code.
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "train": ("train a spiking network from a recipe", _train),
-    "simulate": ("simulate a ready network of point neurons", _simulate),
+    "simulate": ("simulate a ready network of point neurons, or run a trained network", _simulate),
 }
 
 

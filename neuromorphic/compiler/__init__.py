@@ -2,7 +2,7 @@
 
 from neuromorphic.compiler.check import CheckReport as CheckReport
 from neuromorphic.compiler.event_network import EventNetwork as EventNetwork
-from neuromorphic.compiler.event_network import compile as compile  # noqa: A004
+from neuromorphic.compiler.event_network import compile as compile
 from neuromorphic.compiler.nir_module import NIRNetwork as NIRNetwork
 from neuromorphic.compiler.nir_module import from_nir as from_nir
 from neuromorphic.compiler.nir_write import to_nir as to_nir

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from neuromorphic.compiler.graph import Fire, Layer
-from neuromorphic.compiler.neurons import is_neuron
+from neuromorphic.compiler.neurons import fire, is_neuron
 from neuromorphic.compiler.trace import fresh_copy, runs_over_time
 from snn.kernels.trace import is_switch
 from snn.ops import fire_with
@@ -121,11 +121,15 @@ def compare(network: EventNetwork, module: nn.Module, x: Any) -> CheckReport:
     kind = torch.float64 if network.dtype == "float64" else torch.float32
     sequence = torch.as_tensor(x).to(kind)
     output, spikes = network.spikes(sequence)
-    wanted, currents, expected = torch_spikes(fresh_copy(module).to(kind), sequence)
+    typed = fresh_copy(module).to(kind)
+    wanted, currents, expected = torch_spikes(typed, sequence)
     layers = network.graph.neurons()
     if missing := [layer.name for layer in layers if layer.name not in wanted]:
         raise ValueError(f"check: the module has no neurons {missing}; it has {sorted(wanted)}")
-    checks = tuple(_check(layer, wanted[layer.name], spikes[layer.name], currents[layer.name]) for layer in layers)
+    checks = []
+    for layer in layers:
+        own = replace(layer, op=fire(typed.get_submodule(layer.name), layer.shape, layer.name))
+        checks.append(_check(own, wanted[layer.name], spikes[layer.name], currents[layer.name]))
     ours, theirs = torch.as_tensor(output).double(), expected.double()
     difference = float((ours - theirs).abs().max())
     scale = max(1.0, float(theirs.abs().max()))
@@ -133,7 +137,9 @@ def compare(network: EventNetwork, module: nn.Module, x: Any) -> CheckReport:
     batch = ours.shape[0 if network.machine.lowered.reduce is not None else 1]
     in_time = network.machine.lowered.reduce is None
     flat = [(y.mean(0) if in_time else y).reshape(batch, -1).argmax(1) for y in (ours, theirs)]
-    return CheckReport(checks, difference, batch, int((flat[0] == flat[1]).sum()), difference <= tolerance * scale)
+    return CheckReport(
+        tuple(checks), difference, batch, int((flat[0] == flat[1]).sum()), difference <= tolerance * scale
+    )
 
 
 def torch_spikes(
@@ -146,15 +152,8 @@ def torch_spikes(
     with torch.no_grad(), _listening(network, sent, received):
         output = network(x) if over_time else torch.stack([network(step) for step in x])
     output = output[0] if isinstance(output, tuple) else output
-    return _joined(sent, len(x)), _joined(received, len(x)), output
-
-
-def _joined(parts: Mapping[str, list[torch.Tensor]], steps: int) -> dict[str, np.ndarray]:
-    found = {}
-    for name, tensors in parts.items():
-        whole = tensors[0] if len(tensors) == 1 and tensors[0].shape[0] == steps else torch.stack(tensors)
-        found[name] = whole.numpy() if len(tensors) == 1 or steps > 1 else whole.numpy()
-    return found
+    joined = [{name: torch.cat(parts).numpy() for name, parts in found.items()} for found in (sent, received)]
+    return joined[0], joined[1], output
 
 
 @contextmanager
@@ -168,8 +167,9 @@ def _listening(
 
         def keep(module: nn.Module, args: Any, output: Any, name: str = name or "network") -> None:
             result = output[0] if isinstance(output, tuple) else output
-            sent.setdefault(name, []).append(result.detach())
-            received.setdefault(name, []).append(args[0].detach())
+            single = getattr(module, "step_mode", "m") == "s"
+            for found, tensor in ((sent, result), (received, args[0])):
+                found.setdefault(name, []).append(tensor.detach().unsqueeze(0) if single else tensor.detach())
 
         handles.append(module.register_forward_hook(keep))
     try:
@@ -205,14 +205,16 @@ def firing_margin(layer: Layer, currents: np.ndarray, place: int) -> float:
 
     margins: list[float] = []
 
-    def fire(u: torch.Tensor) -> torch.Tensor:
+    def noted(u: torch.Tensor) -> torch.Tensor:
         margins.append(float(u))
         return (u >= 0).to(u.dtype)
 
     params = SimpleNamespace(**{name: own(value) for name, value in op.params.items()})
     state = {name: own(value) for name, value in op.model.start(op.params).items()}
-    with fire_with(fire):
+    with fire_with(noted):
         for current in currents:
             margins.clear()
-            _, state = op.model.step(torch.tensor(float(current), dtype=torch.float64), SimpleNamespace(**state), params)
+            _, state = op.model.step(
+                torch.tensor(float(current), dtype=torch.float64), SimpleNamespace(**state), params
+            )
     return margins[0] if margins else float("nan")

@@ -17,20 +17,66 @@ UNCHANGED = frozenset(
 """Functions that return the same numbers in evaluation mode."""
 
 ARITHMETIC = frozenset(
-    {"add", "add_", "__add__", "__radd__", "__iadd__", "sub", "sub_", "subtract", "__sub__", "__rsub__", "__isub__", "rsub"}
+    {
+        "add",
+        "add_",
+        "__add__",
+        "__radd__",
+        "__iadd__",
+        "sub",
+        "sub_",
+        "subtract",
+        "__sub__",
+        "__rsub__",
+        "__isub__",
+        "rsub",
+    }
     | {"mul", "mul_", "multiply", "__mul__", "__rmul__", "__imul__", "div", "div_", "divide", "true_divide"}
     | {"__truediv__", "__itruediv__", "neg", "__neg__"}
 )
 
 IGNORED = frozenset(
-    {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "new_zeros", "new_ones", "new_full", "new_empty"}
+    {
+        "zeros_like",
+        "ones_like",
+        "empty_like",
+        "full_like",
+        "rand_like",
+        "new_zeros",
+        "new_ones",
+        "new_full",
+        "new_empty",
+    }
 )
 """Functions that use a tensor for its shape and dtype only."""
 
 MOVES = frozenset(
     {"flatten", "view", "reshape", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "swapaxes", "swapdims"}
-    | {"movedim", "moveaxis", "t", "ravel", "view_as", "reshape_as", "flip", "roll", "__getitem__", "__get__", "__iter__"}
-    | {"cat", "concat", "concatenate", "stack", "hstack", "vstack", "chunk", "split", "split_with_sizes", "tensor_split"}
+    | {
+        "movedim",
+        "moveaxis",
+        "t",
+        "ravel",
+        "view_as",
+        "reshape_as",
+        "flip",
+        "roll",
+        "__getitem__",
+        "__get__",
+        "__iter__",
+    }
+    | {
+        "cat",
+        "concat",
+        "concatenate",
+        "stack",
+        "hstack",
+        "vstack",
+        "chunk",
+        "split",
+        "split_with_sizes",
+        "tensor_split",
+    }
     | {"unbind", "select", "narrow", "index_select", "atleast_2d", "atleast_3d"}
 )
 """Functions that only move elements; where to is found by running them on numbered elements."""
@@ -129,10 +175,12 @@ def moved(
         if rows is None or not bool((rows[1] - rows[0] == total).all()):
             return "it does not keep the batch apart"
         index = rows[0].numpy()
-        if index.size and not (0 <= index.min() and index.max() < total):
+        if index.size and not (index.min() >= 0 and index.max() < total):
             return "it does more than move elements"
         if not in_time and any(len(shape) > 1 and shape[:2] == (1, 2) for shape, _ in shapes) and result.dim() == 1:
             return "it leaves no features"
         same = index.size == total and bool((index == np.arange(total)).all())
-        found.append((None if same else index.copy(), in_time, tuple(result.shape[2:] if in_time else result.shape[1:])))
+        found.append(
+            (None if same else index.copy(), in_time, tuple(result.shape[2:] if in_time else result.shape[1:]))
+        )
     return found

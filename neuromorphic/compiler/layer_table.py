@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from spikingjelly.activation_based import layer as sj_layer
 from torch import nn
 
-from spikingjelly.activation_based import layer as sj_layer
 from neuromorphic.compiler.graph import (
     Affine,
     Conv,
@@ -95,7 +95,10 @@ def _conv(spatial: int) -> Build:
         stride = (1, stride[1]) if one_axis else stride
         padding = _conv_padding(module, spatial, name)
         _, H, W = as_map(shape)
-        size = [conv_size(n, k, s, p, d) for n, k, s, p, d in zip((H, W), weight.shape[2:], stride, padding, dilation)]
+        size = [
+            conv_size(n, k, s, p, d)
+            for n, k, s, p, d in zip((H, W), weight.shape[2:], stride, padding, dilation, strict=True)
+        ]
         op = Conv(weight, numbers(module.bias), stride, padding, dilation, int(module.groups))
         return Built(op, (weight.shape[0], *(size[1:] if one_axis else size)))
 

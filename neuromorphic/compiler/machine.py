@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from neuromorphic.compiler.kernels import machine as m
-from neuromorphic.compiler.lower import Held, Lowered
+from neuromorphic.compiler.lowering import Held, Lowered
 from neuromorphic.compiler.machine_source import load
 from neuromorphic.compiler.memory import row
 
@@ -81,6 +81,9 @@ class Machine:
         """Back to the state before the first step."""
         self._state[:] = self._first_state
         self._lists[:, m.COUNT] = 0
+        for place, size in self.lowered.cleared:
+            first = self._table_offset + place
+            self._places[first : first + size] = 0
         self._clock[0] = 0
 
     def advance(

@@ -15,11 +15,13 @@ from types import ModuleType
 
 from neuromorphic.compiler.graph import Fire
 from neuromorphic.compiler.kernels.machine import NEURON, OWN
+from neuromorphic.compiler.lazy import POWERS
 from neuromorphic.compiler.neurons import fires_binary
 from snn.kernels.cpu_source import numba_dialect
 from snn.kernels.emit import Emitter
+from snn.kernels.graph import rewrite
 from snn.kernels.kernel_text import PAD, KernelSpec, header, hoisted_constants, indented, lane_names
-from snn.kernels.lower import forward_step
+from snn.kernels.lower import ForwardStep, forward_step
 from snn.kernels.source_cache import load_source
 from snn.kernels.trace import TracedStep, is_switch, trace
 from snn.surrogate import ClosedForm
@@ -53,7 +55,7 @@ class Kind:
         names = [f"s_{name}" for name in self.step.new_states]
         names += [f"p_{name}" for name in self.step.values]
         names += [f"surrogate_{name}" for name in self.form.params]
-        return names + (["last", "decays", "pixels", "width"] if self.lazy else [])
+        return names + (["decays", "width"] if self.lazy else [])
 
 
 def kind_of(op: Fire, lazy: bool = False) -> Kind:
@@ -78,7 +80,7 @@ def load(kinds: Sequence[Kind], dtype: str) -> ModuleType:
 
 def module_source(kinds: Sequence[Kind], dtype: str, machine: str) -> str:
     """The text of the module; `machine` is the name of the module of the other instructions."""
-    parts = [_HEADER.format(dtype=dtype, digest=_digest(), machine=machine)]
+    parts = [_HEADER.format(dtype=dtype, digest=_digest(), machine=machine, powers=POWERS)]
     parts += [_update(number, kind, dtype) for number, kind in enumerate(kinds)]
     dispatch = []
     for number in range(len(kinds)):
@@ -121,7 +123,10 @@ def _update(number: int, kind: Kind, dtype: str) -> str:
         f"{name}_row[j] = {emitter.read(node)}" for name, node in zip(states, plain.new_states.values(), strict=True)
     ]
     rows = [*states, *arrays]
-    lines = [*before, *(_lazy_loop if kind.lazy else _whole_loop)(kind, columns, rows, body)]
+    if kind.lazy:
+        lines = [*before, *_lazy_loop(columns, rows, [*body, *_next_alone(kind, emitter, plain)])]
+    else:
+        lines = [*before, *_whole_loop(kind, rows, body)]
     text = [
         '@njit(cache=True, _nrt=False, error_model="numpy")',
         f"def update_{number}(row, clock, state, weights, places, values, lists, flags):",
@@ -130,7 +135,7 @@ def _update(number: int, kind: Kind, dtype: str) -> str:
     return "\n".join(text)
 
 
-def _whole_loop(kind: Kind, columns: dict[str, int], rows: list[str], body: list[str]) -> list[str]:
+def _whole_loop(kind: Kind, rows: list[str], body: list[str]) -> list[str]:
     """All neurons in one vector loop; the input buffer goes back to its base."""
     lines = ["x, base = x_all, weights[row[18] : row[18] + n]"]
     lines += [f"{name}_row = {name}_all" for name in rows]
@@ -142,9 +147,63 @@ def _whole_loop(kind: Kind, columns: dict[str, int], rows: list[str], body: list
     return [*lines, "lists[k, 2] = collect(flags, n, 0, ids, 0)", "lists[k, 3] = 0", "return n"]
 
 
-def _lazy_loop(kind: Kind, columns: dict[str, int], rows: list[str], body: list[str]) -> list[str]:
-    """Only pixels that something reached since their last update, or that would fire without input."""
-    raise NotImplementedError
+def _next_alone(kind: Kind, emitter: Emitter, plain: ForwardStep) -> list[str]:
+    """Whether the neuron would fire at the next step without input, which keeps its pixel among the touched ones."""
+    graph = kind.step.graph
+    rules = {"input": lambda node, args: graph.const(0.0), "state": lambda node, args: plain.new_states[node.value]}
+    alone = rewrite({"z": plain.output}, graph, rules)["z"]
+    return [*emitter.define([alone]), f"hot = hot | ({emitter.read(alone)} != real(0.0))"]
+
+
+def _lazy_loop(columns: dict[str, int], rows: list[str], body: list[str]) -> list[str]:
+    """Only pixels that something reached in this step, or that would fire without input.
+
+    The states of a pixel are first multiplied by their decay to the power of the steps that it was left alone.
+    """
+    states = [name for name in rows if name.startswith("s_")]
+    catch_up = [f"{name}_row[j] *= factor" for name in states]
+    return [
+        f"width = row[{columns['width']}]",
+        f"decays = weights[row[{columns['decays']}] : row[{columns['decays']}] + POWERS]",
+        "pixels, first = row[26], row[25]",
+        "marks, touched = places[first : first + pixels], places[first + pixels : first + 2 * pixels + 1]",
+        "last = places[row[20] : row[20] + pixels]",
+        "k = row[2]",
+        "ids = places[lists[k, 0] : lists[k, 0] + lists[k, 1]]",
+        "sent, kept, number = 0, 0, touched[0]",
+        "for m in range(number):",
+        *indented(
+            [
+                "pixel = touched[1 + m]",
+                "low = pixel * width",
+                "x = x_all[low : low + width]",
+                *(f"{name}_row = {name}_all[low : low + width]" for name in rows),
+                "missed = clock - last[pixel]",
+                "while missed > 0:",
+                *indented(
+                    [
+                        "factor = decays[min(missed, POWERS - 1)]",
+                        "missed -= POWERS - 1",
+                        "for j in range(width):",
+                        *indented(catch_up),
+                    ]
+                ),
+                "hot = False",
+                "for j in range(width):",
+                *indented([*body, "x[j] = real(0.0)"]),
+                "last[pixel] = clock + 1",
+                "for j in range(width):",
+                *indented(["ids[sent] = low + j", "sent += flags[j] != 0"]),
+                "if hot:",
+                *indented(["kept += 1", "touched[kept] = pixel"]),
+                "else:",
+                *indented(["marks[pixel] = 0"]),
+            ]
+        ),
+        "touched[0] = kept",
+        "lists[k, 2], lists[k, 3] = sent, 0",
+        "return number * width",
+    ]
 
 
 _HEADER = '''"""Event network, {dtype}. Generated; edits are lost. Kernels {digest}."""
@@ -157,6 +216,7 @@ from snn.kernels.cpu_math import exp_{dtype}, tanh_{dtype}
 from {machine} import between_lists, connection, delayed_connection, on_buffers, output, read_input
 
 real = np.{dtype}
+POWERS = {powers}
 '''
 
 _MACHINE = '''"""Instructions of event networks, {dtype}. Generated; edits are lost. Kernels {digest}."""

@@ -76,7 +76,9 @@ def _events(x: Any, size: int, real: np.dtype[Any], steps: int | None) -> tuple[
     times, places = np.asarray(x[0]), np.asarray(x[1])
     values = np.ones(places.shape, real) if len(x) == 2 else np.asarray(x[2], real)
     if times.ndim != 1 or times.shape != places.shape or times.shape != values.shape:
-        raise ShapeError(f"events: steps, places and values must be [E], got {times.shape}, {places.shape}, {values.shape}")
+        raise ShapeError(
+            f"events: steps, places and values must be [E], got {times.shape}, {places.shape}, {values.shape}"
+        )
     if times.dtype.kind not in "iu" or places.dtype.kind not in "iu":
         raise TypeError(f"events: steps and places must be integers, got {times.dtype} and {places.dtype}")
     last = int(times[-1]) + 1 if len(times) else 1

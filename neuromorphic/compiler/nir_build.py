@@ -33,7 +33,9 @@ def build_node(node: NodeData, shape: Shape, policy: Policy, notes: list[str], n
     return NODES[node.type](node, shape, policy)
 
 
-def shape_after(size: tuple[int, int], kernel: Any, stride: Any, padding: Any, dilation: Any = (1, 1)) -> tuple[int, int]:
+def shape_after(
+    size: tuple[int, int], kernel: Any, stride: Any, padding: Any, dilation: Any = (1, 1)
+) -> tuple[int, int]:
     """Spatial size after a window operation."""
     found = [conv_size(*numbers) for numbers in zip(size, kernel, stride, padding, dilation, strict=True)]
     return found[0], found[1]
@@ -181,4 +183,3 @@ NODES: dict[str, Make] = {
     "Flatten": _flatten,
 }
 """One function for each type of node without state; neurons are built by `NIRNeuron`."""
-

@@ -116,7 +116,9 @@ def _node(values: Mapping[str, Any], name: str) -> NodeData | GraphData:
         nodes = {key: _node(item, key) for key, item in values["nodes"].items()}
         edges = [(str(_text(a)), str(_text(b))) for a, b in np.asarray(values["edges"]).reshape(-1, 2)]
         return GraphData(nodes, edges, metadata)  # type: ignore[arg-type]
-    return _checked(kind, {key: item for key, item in values.items() if key not in ("type", "metadata")}, metadata, name)
+    return _checked(
+        kind, {key: item for key, item in values.items() if key not in ("type", "metadata")}, metadata, name
+    )
 
 
 def _from_object(graph: Any) -> GraphData:

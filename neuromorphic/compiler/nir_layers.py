@@ -24,7 +24,9 @@ class Scale(nn.Module):
 class SumPool2d(nn.Module):
     """Sums over windows of the last two axes."""
 
-    def __init__(self, kernel_size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int] = (0, 0)) -> None:
+    def __init__(
+        self, kernel_size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int] = (0, 0)
+    ) -> None:
         super().__init__()
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
 

@@ -130,8 +130,8 @@ class NIRNetwork(nn.Module):
         if states is not None and isinstance(layer, ElementDelay):
             y, states[name] = layer(value, states.get(name)), layer.remembered(value, states.get(name))
             return y
-        y = layer(value)
-        return y
+        result: torch.Tensor = layer(value)
+        return result
 
 
 def from_nir(
@@ -139,7 +139,7 @@ def from_nir(
     dt_ms: float,
     *,
     integration: str | None = None,
-    input: str | None = None,  # noqa: A002 - the word of the format
+    input: str | None = None,
     reset: str | None = None,
     fires_at_threshold: bool | None = None,
     input_shape: Sequence[int] | None = None,
@@ -257,4 +257,3 @@ def _key(name: str, taken: Any) -> str:
     while key in taken:
         key += "_"
     return key
-

@@ -209,7 +209,9 @@ def _second_numbers(layer: NIRNeuron) -> dict[str, Any]:
         found |= {"from_new": None, "from_old": r * rate}
     if p.integration == "zoh":
         if p.input == "jump":
-            raise UnsupportedError("integration 'zoh' takes the input as a current; 'jump' goes with 'impulse' or 'euler'")
+            raise UnsupportedError(
+                "integration 'zoh' takes the input as a current; 'jump' goes with 'impulse' or 'euler'"
+            )
         same = torch.isclose(tau_syn, tau_mem)
         apart = torch.where(same, torch.ones_like(tau_syn), tau_syn - tau_mem)
         old = torch.where(same, r * p.dt / tau_mem * i_decay, r * tau_syn / apart * (i_decay - decay))

@@ -27,6 +27,7 @@ from neuromorphic.compiler.graph import (
     Take,
 )
 from neuromorphic.compiler.nir_data import NodeData
+from neuromorphic.compiler.nir_layers import StackedLinear
 from neuromorphic.compiler.nir_module import NIRNetwork
 from neuromorphic.compiler.nir_neurons import NIRNeuron
 from neuromorphic.compiler.nir_own import own_node
@@ -176,6 +177,10 @@ def _data(writing: _Writing, layer: Layer) -> NodeData:
         return NodeData("Input", {"shape": np.array(layer.shape)})
     before = shapes[layer.inputs[0]].shape
     if isinstance(op, Dense):
+        module = writing.modules.get(layer.name)
+        if isinstance(module, StackedLinear):
+            bias = torch.zeros(module.weight.shape[:-1]) if module.bias is None else module.bias
+            return NodeData("Affine", {"weight": module.weight.detach().numpy(), "bias": bias.detach().numpy()})
         if op.bias is None:
             return NodeData("Linear", {"weight": op.weight})
         return NodeData("Affine", {"weight": op.weight, "bias": op.bias})

@@ -127,4 +127,8 @@ class EventStream:
         if not self.latencies_us:
             raise ValueError("latency: no event has been used yet")
         values = np.array(self.latencies_us)
-        return {"median_us": float(np.median(values)), "p99_us": float(np.quantile(values, 0.99)), "max_us": float(values.max())}
+        return {
+            "median_us": float(np.median(values)),
+            "p99_us": float(np.quantile(values, 0.99)),
+            "max_us": float(values.max()),
+        }

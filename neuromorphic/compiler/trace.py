@@ -21,12 +21,12 @@ from spikingjelly.activation_based.base import MemoryModule
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+import snn
 from neuromorphic.compiler.functions import ARITHMETIC, IGNORED, MOVES, UNCHANGED, arithmetic, moved, over_time
 from neuromorphic.compiler.graph import Add, Input, Layer, LayerGraph, Op, OverTime, Shape, Take
 from neuromorphic.compiler.layer_table import builder, linear_form
 from neuromorphic.compiler.neurons import is_neuron
 from neuromorphic.compiler.nir_layers import Late
-import snn
 from snn.errors import ShapeError, UnsupportedError
 from snn.neurons.recurrent import RecurrentLIF
 
@@ -51,6 +51,7 @@ class _Recording:
     layers: dict[str, Layer] = field(default_factory=dict)
     values: dict[int, Value] = field(default_factory=dict)
     path: list[str] = field(default_factory=list)  # names of the modules whose forward is running
+    reshaping: set[str] = field(default_factory=set)  # names of Flatten modules
     depth: int = 0  # inside so many recorded modules, whose own functions are not looked at
 
     def add(self, op: Op, inputs: tuple[str, ...], shape: Shape, hint: str, late: frozenset[str] = frozenset()) -> str:
@@ -73,6 +74,10 @@ class _Recording:
     @property
     def here(self) -> str:
         return self.path[-1] if self.path else "network"
+
+    def hint(self, function: str) -> str:
+        """What to call the layer of a function: after a module that does nothing else, or after both."""
+        return self.here if self.here in self.reshaping else f"{self.here}.{function.strip('_')}"
 
 
 def layer_graph(module: nn.Module, example_input: torch.Tensor, time_first: bool | None = None) -> LayerGraph:
@@ -193,7 +198,7 @@ class _Functions(TorchFunctionMode):
             return
         reduced = over_time(name, args, kwargs, sources[0].in_time) if len(sources) == 1 else None
         if reduced is not None:
-            layer = recording.add(reduced, (sources[0].layer,), recording.features(sources[0]), f"{recording.here}.{name}")
+            layer = recording.add(reduced, (sources[0].layer,), recording.features(sources[0]), recording.hint(name))
             recording.mark(made[0], layer, False)
             return
         if name in ARITHMETIC:
@@ -203,7 +208,7 @@ class _Functions(TorchFunctionMode):
             raise UnsupportedError(f"{_place(recording)}: {name} has no event form")
         for number, (index, in_time, shape) in enumerate(self._moves(name, func, args, kwargs, sources, len(made))):
             names = tuple(source.layer for source in sources)
-            layer = recording.add(Take(index), names, shape, f"{recording.here}.{name.strip('_')}")
+            layer = recording.add(Take(index), names, shape, recording.hint(name))
             recording.mark(made[number], layer, in_time)
 
     def _moves(self, name: str, func: Any, args: Any, kwargs: Any, sources: list[Value], count: int) -> list[Any]:
@@ -227,7 +232,7 @@ class _Functions(TorchFunctionMode):
         shape = shapes.pop()
         steps = arithmetic(name, operands, shape, sources[0].in_time, _place(recording))
         inputs = tuple(value.layer for value in operands if isinstance(value, Value))
-        hint = f"{recording.here}.{name.strip('_')}"
+        hint = recording.hint(name)
         scaled = [
             layer if op is None else recording.add(op, (layer,), shape, hint)
             for layer, op in zip(inputs, steps, strict=True)
@@ -241,6 +246,8 @@ def _watched(network: nn.Module, recording: _Recording) -> Iterator[None]:
     """Hooks on every module: names of what runs, recorded modules, refusal of unknown ones."""
     handles = []
     for name, module in network.named_modules():
+        if name and isinstance(module, nn.Flatten | nn.Unflatten):
+            recording.reshaping.add(name)
         handles.append(module.register_forward_pre_hook(_before(name, recording), with_kwargs=True))
         handles.append(module.register_forward_hook(_after(name, recording), with_kwargs=True))
     try:
@@ -358,4 +365,3 @@ def _flat(item: Any) -> Iterator[Any]:
 
 def _kind(item: Any) -> str:
     return f"a {item.dtype} tensor" if isinstance(item, torch.Tensor) else f"a {type(item).__name__}"
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -140,9 +141,7 @@ def reset_all(network: nn.Module) -> None:
             module.reset()
         outside |= any(f"{base.__module__}.{base.__qualname__}" == _SNNTORCH for base in type(module).__mro__)
     if outside:
-        from snntorch import utils
-
-        utils.reset(network)
+        importlib.import_module("snntorch.utils").reset(network)
 
 
 def membrane_of(module: nn.Module, kind: NeuronKind) -> torch.Tensor | None:

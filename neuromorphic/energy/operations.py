@@ -88,7 +88,7 @@ def _product(counter: TorchCounter, name: str, operands: tuple[Any, ...], out: t
     spiking = [signal for signal in signals if signal.kind == "spikes"]
     # One spiking operand is enough: its spikes select what is added up.
     declared = min(spiking, key=lambda signal: signal.levels) if spiking else ANALOG
-    entries = nonzeros(left, rows.steps, rows.samples) + nonzeros(right, rows.steps, rows.samples)
+    entries = nonzeros(left, rows.steps, rows.samples)
     counter.records.of(label, "matmul", geometry).add(
         Tag(declared, tag.sources),
         synops=found,
@@ -201,7 +201,10 @@ def _reduction(counter: TorchCounter, name: str, arguments: tuple[Any, ...], out
         rows = Rows(1, counter.layout.samples)
         shape = ()
         adds = rows.every(max(x.numel() - out.numel(), 0) // rows.samples)
-    geometry = {"input_shape": tuple(x.shape[1:]) if name in _POOLS else (), "output_shape": shape}
-    geometry["output_signal"] = result.signal or ANALOG
+    geometry = {
+        "input_shape": tuple(x.shape[1:]) if name in _POOLS else (),
+        "output_shape": shape,
+        "output_signal": result.signal or ANALOG,
+    }
     counter.records.of(label, "pool", geometry).add(tag, adds=adds)
     return Tag(result.signal, (label,))

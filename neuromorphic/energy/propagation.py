@@ -55,6 +55,13 @@ class Tags:
         if key := _key(x):
             self._by_storage[key] = tag
 
+    def forget(self, value: Any, arguments: Any) -> None:
+        """Tag new tensors as constants; those that share memory with an argument keep their tag."""
+        held = {_key(x) for x in tensors(arguments)}
+        for x in tensors(value):
+            if _key(x) not in held:
+                self.set(x, CONSTANT)
+
     def set_all(self, value: Any, tag: Tag) -> None:
         """Tag every tensor in a nested result."""
         for x in tensors(value):

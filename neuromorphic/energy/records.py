@@ -108,14 +108,14 @@ class Record:
         """The layer's integers; `order` are the names of all layers as they first ran."""
         later = set(order[order.index(self.name) :])
         recurrent = bool(self.geometry.pop("recurrent", False)) or bool(later.intersection(self.sources))
+        values: dict[str, Any] = self.geometry | {name: np.concatenate(parts) for name, parts in self.arrays.items()}
         return LayerCounts(
             name=self.name,
             kind=self.kind,
             inputs=tuple(self.sources),
             input_signal=widest(self.signals) if self.signals else ANALOG,
             recurrent=recurrent and self.kind in ("linear", "conv", "conv_transpose"),
-            **self.geometry,
-            **{name: np.concatenate(parts) for name, parts in self.arrays.items()},
+            **values,
         )
 
 

@@ -100,25 +100,23 @@ class TorchCounter:
                 module.register_forward_pre_hook(lambda *_: self._paths.append((name, {})), prepend=True),
                 module.register_forward_hook(lambda *_: self._leave()),
             ]
-        before: list[torch.Tensor | None] = []
+        calls: list[tuple[Tag, torch.Tensor | None]] = []
         kind = self._kinds.get(name)
 
-        def enter(module: nn.Module, arguments: Any) -> None:
+        def enter(module: nn.Module, arguments: Any, given: dict[str, Any]) -> None:
             self._paths.append((name, {}))
             self._inside += 1
-            if kind is not None:
-                membrane = membrane_of(module, kind)
-                before.append(None if membrane is None else membrane.detach().clone())
+            membrane = membrane_of(module, kind) if kind else None
+            calls.append((self._input_tag(arguments, given), None if membrane is None else membrane.detach().clone()))
 
         def leave(module: nn.Module, arguments: Any, given: dict[str, Any], output: Any) -> None:
             with torch.utils._python_dispatch._disable_current_modes():
-                tag = self._input_tag(arguments, given)
-                count(module, tensors((arguments, given)), output, tag, before.pop() if before else None)
+                count(module, tensors((arguments, given)), output, *calls.pop())
             self._inside -= 1
             self._leave()
 
         return [
-            module.register_forward_pre_hook(enter, prepend=True),
+            module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True),
             module.register_forward_hook(leave, with_kwargs=True),
         ]
 
@@ -244,7 +242,7 @@ class _Operations(TorchDispatchMode):
         counter = self.counter
         out = func(*args, **(kwargs or {}))
         if not counter.looks_inside:
-            counter.tags.set_all(out, CONSTANT)
+            counter.tags.forget(out, (args, kwargs))
             return out
         name = func._schema.name
         arguments = (*args, *(kwargs or {}).values())
