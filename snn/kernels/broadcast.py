@@ -10,6 +10,8 @@ import torch
 
 from snn.errors import ShapeError
 
+WIDE = 256  # neurons of a sample from which their gradients are summed row by row
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -27,10 +29,13 @@ class Layout:
         if not per_neuron.numel():
             return per_neuron.new_zeros(shape)
         lanes = per_neuron.reshape(-1, self.values.numel(), self.inner)
-        if lanes.device.type == "cpu":  # torch's order of summation would depend on the number of threads
-            summed = torch.from_numpy(np.asarray(lanes.numpy().sum(axis=(0, 2), dtype=np.float64)))
-        else:
+        if lanes.device.type != "cpu":
             summed = lanes.sum(dim=(0, 2), dtype=torch.float64)
+        elif lanes[0].numel() >= WIDE:  # torch adds whole rows several times faster than numpy's conversion
+            row = lanes.sum(0, dtype=torch.float64)
+            summed = torch.from_numpy(row.numpy().sum(axis=1))
+        else:  # torch's order of summation would depend on the number of threads
+            summed = torch.from_numpy(np.asarray(lanes.numpy().sum(axis=(0, 2), dtype=np.float64)))
         aligned = (1,) * (len(self.shape) - len(shape)) + tuple(shape)
         return summed.view(self.shape).sum_to_size(aligned).view(shape).to(per_neuron.dtype)
 

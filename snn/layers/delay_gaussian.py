@@ -20,6 +20,7 @@ from snn.layers.delay_reference import NORM_FLOOR
 SEGMENT = 104  # outputs that are made at once; longer sequences are cut
 SAMPLES = 64
 INPUTS = 64
+SMALLEST = 1e-30  # taps below are 0: products with numbers near the smallest that exist are very slow
 
 
 @functools.lru_cache(maxsize=16)
@@ -117,6 +118,7 @@ class _Plan:
         share = self.buffers.take("share", self.taps, *delay.shape)
         torch.sub(steps, delay, out=slope).div_(self.sigma)
         torch.mul(slope, slope, out=share).mul_(-0.5).exp_()
+        torch.nn.functional.threshold_(share, SMALLEST, 0.0)
         share.div_(share.sum(0).add_(NORM_FLOOR))
         return share, slope.div_(self.sigma)
 

@@ -11,7 +11,8 @@ from torch.autograd.function import once_differentiable
 
 from snn.kernels import memory, threads
 
-PARTS = 8  # parts of the batch whose parameter gradients are summed apart, whatever the number of threads
+PIECE = 128  # inputs that lie in rows at once, a multiple of delay_taps.GROUP
+PARTS = 4  # parts of the batch whose parameter gradients are summed apart, whatever the number of threads
 EVENT_SHARE = 0.06  # non-zero inputs, counted over whole vectors, below which single events are faster
 
 
@@ -42,22 +43,26 @@ class _Chunks:
         self.name = str(x.dtype).removeprefix("torch.")
 
     def places(self, shift: np.ndarray) -> np.ndarray:
-        """Start of each synapse's row [outputs, inputs, rounded up]: the row of its input, `shift` steps on."""
-        inputs = np.arange(shift.shape[1]) * self.steps
+        """Start of each synapse's row [outputs, inputs, rounded up]: the row of its input in its piece, `shift` steps on."""
+        inputs = np.arange(shift.shape[1]) % PIECE * self.steps
         return _widened((inputs + shift) * self.lanes, self.taps.GROUP)
 
     def sums(self, x: torch.Tensor, before: int, place: np.ndarray, near: np.ndarray, far: np.ndarray) -> torch.Tensor:
         """y [T, B, outputs] of `weighted_shifts` on x padded by `before` steps at its front, the others at its end."""
         outputs, given = place.shape[0], x.detach().contiguous().numpy()
         y = memory.empty((self.T, self.B, outputs), x.dtype)
-        result, size = y.numpy(), self.T * self.lanes
+        result, size, inputs = y.numpy(), self.T * self.lanes, x.shape[2]
 
         def work(k: int) -> None:
-            row_values = given.shape[2] * self.steps * self.lanes
+            row_values = PIECE * self.steps * self.lanes
             with memory.scratch(row_values + outputs * size, self.name) as scratch:
                 rows, out = scratch[:row_values], scratch[row_values:]
-                self.taps.pack(given, k * self.lanes, self.lanes, before, self.steps, rows)
-                self.weighted_shifts(rows, place, near, far, out.reshape(outputs, size))
+                out[:] = 0
+                for low in range(0, inputs, PIECE):
+                    count = min(PIECE, inputs - low)
+                    self.taps.pack(given, k * self.lanes, self.lanes, before, self.steps, low, count, rows)
+                    part = slice(low, low + PIECE)
+                    self.weighted_shifts(rows, place[:, part], near[:, part], far[:, part], out.reshape(outputs, size))
                 self.taps.unpack(out, k * self.lanes, self.lanes, result)
 
         _in_parallel(work, self.count)
@@ -72,14 +77,18 @@ class _Chunks:
         size = self.T * self.lanes
 
         def work(part: int) -> None:
-            row_values = inputs * self.steps * self.lanes
+            row_values = PIECE * self.steps * self.lanes
+            near, far = totals[part]
             with memory.scratch(row_values + outputs * size, self.name) as scratch:
                 rows, arrived = scratch[:row_values], scratch[row_values:]
                 for k in range(part, self.count, parts):
-                    self.taps.pack(given, k * self.lanes, self.lanes, self.pad, self.steps, rows)
-                    self.taps.pack(arriving, k * self.lanes, self.lanes, 0, self.T, arrived)
-                    near, far = totals[part]
-                    self.shifted_products(rows, place[:, :inputs], arrived.reshape(outputs, size), near, far)
+                    self.taps.pack(arriving, k * self.lanes, self.lanes, 0, self.T, 0, outputs, arrived)
+                    g_rows = arrived.reshape(outputs, size)
+                    for low in range(0, inputs, PIECE):
+                        high = min(low + PIECE, inputs)
+                        self.taps.pack(given, k * self.lanes, self.lanes, self.pad, self.steps, low, high - low, rows)
+                        own = slice(low, high)
+                        self.shifted_products(rows, place[:, own], g_rows, near[:, own], far[:, own])
 
         _in_parallel(work, parts)
         near, far = totals.sum(axis=0)

@@ -20,9 +20,14 @@ GROUP = 4  # synapses that one pass over an output row adds
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def pack(x: Array, first: int, lanes: int, before: int, steps: int, rows: Array) -> None:  # pragma: no cover
-    """rows[i, before + t, lane] = x[t, first + lane, i], 0 beyond the batch; rows is flat, `steps` lines per feature."""
-    T, B, N = x.shape
+def pack(
+    x: Array, first: int, lanes: int, before: int, steps: int, origin: int, N: int, rows: Array
+) -> None:  # pragma: no cover
+    """rows[i, before + t, lane] = x[t, first + lane, origin + i] for i < N, 0 beyond the batch.
+
+    rows is flat, with `steps` lines per feature.
+    """
+    T, B, _ = x.shape
     length = steps * lanes
     used = min(lanes, B - first)
     for i in range(N):
@@ -35,7 +40,7 @@ def pack(x: Array, first: int, lanes: int, before: int, steps: int, rows: Array)
             for lane in range(used):
                 line = x[t, first + lane]
                 for i in range(low, high):
-                    rows[i * length + place + lane] = line[i]
+                    rows[i * length + place + lane] = line[origin + i]
             for lane in range(used, lanes):
                 for i in range(low, high):
                     rows[i * length + place + lane] = 0
@@ -77,13 +82,11 @@ def _kernels_for(lanes: int) -> tuple[Any, Any]:
 
     @njit(cache=True, nogil=True, error_model="numpy")
     def weighted_shifts(rows: Array, place: Array, near: Array, far: Array, out: Array) -> None:  # pragma: no cover
-        """out[o] = sum over i of near[o, i] rows[place[o, i] + lanes:] + far[o, i] rows[place[o, i]:].
+        """out[o] += sum over i of near[o, i] rows[place[o, i] + lanes:] + far[o, i] rows[place[o, i]:].
 
         out is [outputs, size]; the number of inputs is a multiple of GROUP.
         """
         outputs, inputs = place.shape
-        for o in range(outputs):
-            out[o, :] = 0
         for first in range(0, inputs, BLOCK):
             last = min(first + BLOCK, inputs)
             for o in range(outputs):

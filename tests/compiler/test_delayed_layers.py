@@ -126,13 +126,13 @@ def test_delays_in_nir() -> None:
     net = Stack(
         {
             "delayed": DelayedLinear(8, 6, 3),
-            "neuron": snn.LIF(v_threshold=0.5, step_mode="m"),
+            "neuron": snn.LIF(v_threshold=0.4, step_mode="m"),
             "readout": DelayedLinear(6, 4, 2),
-            "last": snn.LIF(v_threshold=0.3, step_mode="m"),
+            "last": snn.LIF(v_threshold=0.2, step_mode="m"),
         }
     )
     net = net.double().eval()
-    x = spikes(25, 2, 8, density=0.4)
+    x = spikes(40, 4, 8, density=0.4)
     graph = to_nir(net, 1.0)
     kinds = sorted(type(node).__name__ for node in graph.nodes.values())
     assert kinds.count("Delay") == 3 + 2
@@ -156,7 +156,7 @@ def test_folded_norms_in_nir() -> None:
         z = net(x)
         assert z.sum() > 10
         assert torch.equal(from_nir(to_nir(folded, 1.0), 1.0).double()(x), z)
-    with pytest.raises(UnsupportedError, match="'neuron'"):
+    with pytest.raises(UnsupportedError, match="neuron'"):
         to_nir(net, 1.0)
 
 
