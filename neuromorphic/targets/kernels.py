@@ -6,6 +6,8 @@ scalar function after its states. Samples run in parallel; every number is an in
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit, prange
 
@@ -17,7 +19,7 @@ from neuromorphic.targets.arithmetic import (
     receive,
 )
 
-_options = {"cache": True, "nogil": True, "parallel": True}
+_options: dict[str, Any] = {"cache": True, "nogil": True, "parallel": True}
 
 
 @njit(**_options)
