@@ -84,6 +84,8 @@ def test_without_checkpoint_the_command_is_that_of_the_engine(capsys: pytest.Cap
 
 def test_names_are_found_and_importing_is_light() -> None:
     assert all(hasattr(neuromorphic, name) for name in neuromorphic.__all__)
+    assert callable(neuromorphic.quantize)
+    assert callable(neuromorphic.quantize)  # not the module of that name, which the first access has imported
     with pytest.raises(AttributeError, match="no attribute 'compiles'"):
         _ = neuromorphic.compiles
     script = "import sys, neuromorphic; print(sorted({'torch', 'nir', 'spikingjelly'} & set(sys.modules)))"
