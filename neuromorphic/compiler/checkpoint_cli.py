@@ -55,6 +55,9 @@ def load_run(run: str | Path, samples: int | None = None, data_root: str | None 
     Raises:
         ValueError: the folder is no run, its data are missing, or `samples` is out of range.
     """
+    from snn.training.lightning_import import import_lightning
+
+    import_lightning()  # before the other modules, in the way that copes with a torchvision of another build
     from snn.training.build import build_network
     from snn.training.checkpoint import load_checkpoint
     from snn.training.command_line import parse
@@ -124,7 +127,7 @@ def _engine(
 
 
 def _integer_run(trained: Trained, network: nn.Module, target: str, found: dict[str, Any]) -> Run:
-    from neuromorphic.targets import quantize
+    from neuromorphic.targets.quantize import quantize
 
     integer, report = quantize(network, target, trained.calibration.to(next(network.parameters()).dtype))
     found["report"] = str(report)

@@ -173,7 +173,7 @@ def split_delays(graph: LayerGraph) -> LayerGraph:
             continue
         (source,) = layer.inputs
         size = graph.layers[source].size
-        parts = []
+        parts: list[str] = []
         for count in np.unique(op.steps).tolist():
             before = source
             if count:

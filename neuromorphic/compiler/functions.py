@@ -171,10 +171,12 @@ def moved(
         if not isinstance(result, torch.Tensor) or result.dtype != torch.int64:
             return "it does more than move elements"
         in_time = result.dim() > 1 and tuple(result.shape[:2]) == (1, 2)
-        rows = result.reshape(2, -1) if in_time or (result.dim() and result.shape[0] == 2) else None
-        if rows is None or not bool((rows[1] - rows[0] == total).all()):
+        if not in_time and (result.dim() == 0 or result.shape[0] != 2):
             return "it does not keep the batch apart"
-        index = rows[0].numpy()
+        numbers: torch.Tensor = result.reshape(2, -1)
+        if not bool((numbers[1] - numbers[0] == total).all()):
+            return "it does not keep the batch apart"
+        index = numbers[0].numpy()
         if index.size and not (index.min() >= 0 and index.max() < total):
             return "it does more than move elements"
         if not in_time and any(len(shape) > 1 and shape[:2] == (1, 2) for shape, _ in shapes) and result.dim() == 1:

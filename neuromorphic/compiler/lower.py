@@ -245,9 +245,9 @@ def _take(lowering: Lowering, layer: Layer) -> None:
     places = np.full(sum(sizes), -1)
     places[index] = np.arange(len(index)) if order is None else np.argsort(order)
     parts = np.split(places, np.cumsum(sizes)[:-1])
-    held = [lowering.held[name] for name in layer.inputs]
-    tables = [part if own.order is None else part[own.order] for part, own in zip(parts, held, strict=True)]
-    _merge(lowering, layer, tables, all(own.binary for own in held))
+    every = [lowering.held[name] for name in layer.inputs]
+    tables = [part if own.order is None else part[own.order] for part, own in zip(parts, every, strict=True)]
+    _merge(lowering, layer, tables, all(own.binary for own in every))
 
 
 def _add(lowering: Lowering, layer: Layer) -> None:

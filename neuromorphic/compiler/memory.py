@@ -98,7 +98,7 @@ _COLUMNS = {
 }  # fmt: skip
 
 
-def row(op: int, geometry: tuple[int, ...] = (), own: tuple[int, ...] = (), **columns: int) -> np.ndarray:
+def row(op: int, geometry: tuple[int, ...] = (), own: tuple[int, ...] = (), /, **columns: int) -> np.ndarray:
     """One instruction; `geometry` fills the columns from 4 on, `own` those of a kind of neurons."""
     if OWN + len(own) > WIDEST:
         raise ValueError(f"a neuron with {len(own)} states and parameters does not fit an instruction")

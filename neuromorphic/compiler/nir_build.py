@@ -119,8 +119,8 @@ def _conv(spatial: int) -> Make:
                 f"weight {tuple(weight.shape)} in {groups} groups takes {weight.shape[1] * groups} channels and "
                 f"{spatial} axes, the input has {shape}"
             )
-        kind = nn.Conv1d if spatial == 1 else nn.Conv2d
-        numbers = (lambda value: int(np.atleast_1d(value)[0])) if spatial == 1 else _pair
+        kind: Any = nn.Conv1d if spatial == 1 else nn.Conv2d
+        numbers: Callable[[Any], Any] = (lambda value: int(np.atleast_1d(value)[0])) if spatial == 1 else _pair
         padding = node.fields["padding"]
         layer: Any = kind(
             shape[0],

@@ -201,8 +201,8 @@ def execution_order(graph: GraphData, first: str) -> tuple[list[str], set[tuple[
         stack = [(start, iter(targets[start]))]
         while stack:
             name, following = stack[-1]
-            target = next(following, None)
-            if target is None:
+            target = next(following, "")
+            if not target:
                 state[name] = 2
                 stack.pop()
             elif state.get(target) == 1:

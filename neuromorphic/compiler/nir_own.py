@@ -125,9 +125,13 @@ def own_neuron(node: NodeData, dt: float, shape: Shape) -> Neuron | None:
     _, fields = OWN[model][1](values, dt, shape)
     if any(not np.allclose(fields[key], node.fields[key], rtol=1e-6, atol=0.0) for key in fields):
         return None
-    given = {key: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for key, value in values.items()}
+    given: dict[str, Any] = {
+        key: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for key, value in values.items()
+    }
     if name in _CLASSES:
-        return _CLASSES[str(name)](**given, step_mode="m")
+        own: Any = _CLASSES[str(name)]
+        made: Neuron = own(**given, step_mode="m")
+        return made
     return Neuron(model, given, step_mode="m")
 
 
