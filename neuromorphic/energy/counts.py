@@ -214,6 +214,8 @@ class EventNetwork(Protocol):
 def from_activity(layers: Iterable[LayerActivity]) -> Counts:
     """Counts of an event network's run, one layer of kind "event" per reported layer.
 
+    The reported synaptic events stand for `synops` and `synops_nonzero`, since the report does not tell them apart.
+
     Args:
         layers: as `EventNetwork.activity` returns them, each fed by the one before.
     Raises: ValueError if there is no layer or if the shapes differ.
