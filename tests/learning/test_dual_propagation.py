@@ -17,6 +17,7 @@ from learning_networks import (
     true_gradients,
 )
 from torch import nn
+from torch.nn.utils import prune
 
 from snn.errors import UnsupportedError
 from snn.learning import DualPropagation, make_rule
@@ -373,7 +374,29 @@ def test_schedules() -> None:
     assert len(first) == 60
 
 
+class Reversed(nn.Sequential):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in reversed(list(self)):
+            x = layer(x)
+        return x
+
+
+class Doubled(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
 REFUSED = {
+    "sequential of another kind": (lambda: nn.Sequential(Reversed(nn.Linear(8, 4))), r"'0' \(Reversed\): not a layer"),
+    "linear of another kind": (lambda: nn.Sequential(Doubled(8, 4)), r"'0' \(Doubled\): not a layer"),
+    "parametrized": (
+        lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(8, 4))),
+        r"'0' .*the weight must be a parameter of its own",
+    ),
+    "pruned": (
+        lambda: nn.Sequential(prune.random_unstructured(nn.Linear(8, 4), "weight", 0.5)),
+        r"'0' \(Linear\): the weight must be a parameter",
+    ),
     "lif": (lambda: SpikingMLP((8,), 4), r"'stack.layers.neuron1' \(LIF\): spiking neurons"),
     "norm": (
         lambda: nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 4)),
