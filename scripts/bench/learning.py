@@ -1,6 +1,7 @@
 """Times training steps of each learning rule, optimiser included, beside backpropagation in the same run.
 
 python scripts/bench/learning.py [--json FILE] [--repeats N] [--threads N] [--network mlp|cnn|all]
+python scripts/bench/learning.py --events [--json FILE]
 
 The networks and batches are those of the recipes mnist_dual_mlp and cifar10_dual_cnn, with random images. Rules take turns,
 so a change in the machine's speed meets all of them. Before anything is timed, dual propagation with a small nudge is
@@ -20,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from snn.learning import CreditRule, gradient_alignment, make_rule
+from snn.learning import CreditRule, EventDualPropagation, gradient_alignment, make_rule
 from snn.models import AnalogMLP, AnalogVGG
 from snn.training.loss import SequenceLoss
 
@@ -98,17 +99,51 @@ def measure(name: str, repeats: int) -> list[dict[str, object]]:
     ]
 
 
+def events() -> list[dict[str, object]]:
+    """Dual propagation by events beside its graded form: network 20-32-32-5, 64 samples, float64, beta 0.5."""
+    torch.manual_seed(0)
+    net = nn.Sequential(*(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 5))).double()
+    for layer in net:
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    x, labels = torch.randn(64, 20, dtype=torch.float64), torch.randint(5, (64,))
+
+    def update(rule: CreditRule) -> torch.Tensor:
+        net.zero_grad()
+        rule(net, x, labels, lambda loss: loss.backward())
+        return torch.cat([parameter.grad.flatten() for parameter in net.parameters() if parameter.grad is not None])
+
+    graded = update(make_rule("dual_propagation", options={"beta": 0.5}))
+    rows: list[dict[str, object]] = []
+    for steps in (2, 4, 8, 16, 32):
+        rule = EventDualPropagation(None, EventDualPropagation.Options(steps=steps))
+        cosine = float(torch.cosine_similarity(update(rule), graded, 0))
+        assert rule.counts is not None
+        per_sample = {key: round(getattr(rule.counts, key) / len(labels), 1) for key in ("activity", "difference")}
+        rows.append({"steps": steps, "cosine": round(cosine, 4), **per_sample})
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument("--repeats", type=int, default=30, help="turns of each rule")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     parser.add_argument("--network", choices=("mlp", "cnn", "all"), default="all")
+    parser.add_argument("--events", action="store_true", help="count the events of the spiking form; times nothing")
     arguments = parser.parse_args()
     if arguments.repeats < 1 or arguments.threads < 1:
         parser.error("--repeats and --threads must be >= 1")
     torch.set_num_threads(arguments.threads)
-    rows = []
+    rows: list[dict[str, object]] = []
+    if arguments.events:
+        rows = events()
+        print("steps   cosine with the graded update   events per sample, up   down")
+        for row in rows:
+            print(f"{row['steps']:>5}   {row['cosine']:>30}   {row['activity']:>21}   {row['difference']:>4}")
+        _save(arguments.json, rows)
+        return
     for name in ("mlp", "cnn") if arguments.network == "all" else (arguments.network,):
         found = measure(name, arguments.repeats)
         print(f"\n{name}: cosine of dual propagation at beta = 1e-6 with the gradient, least of all layers: ", end="")
@@ -116,9 +151,13 @@ def main() -> None:
         for row in found:
             print(f"{row['rule']!s:<36} {row['milliseconds']:>9} ms per step   {row['ratio']:>7} of bp")
         rows += found
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    _save(arguments.json, rows)
+
+
+def _save(path: Path | None, rows: list[dict[str, object]]) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -187,7 +187,7 @@ class _Reader:
         elif isinstance(module, Stack):
             for key, child in module.layers.items():
                 self.read(f"{prefix}layers.{key}", child)
-        elif isinstance(module, nn.Sequential):
+        elif isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
             # named_children leaves out a layer that is used a second time.
             for key, child in zip(module._modules, module, strict=True):
                 self.read(f"{prefix}{key}", child)

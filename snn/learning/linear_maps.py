@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 from snn.errors import UnsupportedError
 
@@ -251,6 +252,7 @@ class Flatten(LinearMap):
         return delta.reshape(saved)
 
 
+_WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 _MAPS: Mapping[type[nn.Module], Any] = {
     nn.Linear: Dense,
     nn.modules.conv._ConvNd: Convolution,
@@ -262,8 +264,16 @@ _MAPS: Mapping[type[nn.Module], Any] = {
 
 
 def linear_map(name: str, layer: nn.Module) -> LinearMap | None:
-    """Return the map of a torch layer, None if it is none of those that this module knows."""
-    if isinstance(layer, nn.modules.conv._ConvTransposeNd):
+    """Return the map of a torch layer, None if it is none of those that this module knows.
+
+    A subclass from elsewhere may compute something else and is not known.
+
+    Raises: UnsupportedError for weights that are worked out from other parameters.
+    """
+    known = type(layer).__module__.startswith(("torch.nn.modules.", "snn.layers."))
+    if parametrize.is_parametrized(layer) or ("weight" in vars(layer) and isinstance(layer, _WEIGHTED)):
+        raise UnsupportedError(f"{name!r} ({type(layer).__name__}): the weight must be a parameter of its own")
+    if not known or isinstance(layer, nn.modules.conv._ConvTransposeNd):
         return None
     for kind, make in _MAPS.items():
         if isinstance(layer, kind):

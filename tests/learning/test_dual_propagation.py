@@ -17,6 +17,7 @@ from learning_networks import (
     true_gradients,
 )
 from torch import nn
+from torch.nn.utils import prune
 
 from snn.errors import UnsupportedError
 from snn.learning import DualPropagation, make_rule
@@ -314,7 +315,7 @@ def test_feedback_weights_approach_the_weights_by_the_decay_alone(weight_decay: 
     rule = make_rule("dual_propagation", CE, {"feedback": "kolen_pollack", "beta": 0.5})
     rule.prepare(net)
     layers = [net[2], net[4], net[6]]
-    before = [float((layer.weight - layer.feedback).norm()) for layer in layers]
+    before = [float((layer.weight - layer.feedback).detach().norm()) for layer in layers]
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=weight_decay)
     for _ in range(100):
         optimizer.zero_grad()
@@ -323,7 +324,7 @@ def test_feedback_weights_approach_the_weights_by_the_decay_alone(weight_decay: 
     expected = 0.995**100 if weight_decay else 1.0
     assert weight_decay == 0.0 or expected == pytest.approx(0.605770, abs=1e-6)
     for layer, start in zip(layers, before, strict=True):
-        assert float((layer.weight - layer.feedback).norm()) / start == pytest.approx(expected, rel=1e-9)
+        assert float((layer.weight - layer.feedback).detach().norm()) / start == pytest.approx(expected, rel=1e-9)
 
 
 def test_feedback_weights_carry_the_error_and_equal_ones_change_nothing() -> None:
@@ -373,7 +374,29 @@ def test_schedules() -> None:
     assert len(first) == 60
 
 
+class Reversed(nn.Sequential):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in reversed(list(self)):
+            x = layer(x)
+        return x
+
+
+class Doubled(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
 REFUSED = {
+    "sequential of another kind": (lambda: nn.Sequential(Reversed(nn.Linear(8, 4))), r"'0' \(Reversed\): not a layer"),
+    "linear of another kind": (lambda: nn.Sequential(Doubled(8, 4)), r"'0' \(Doubled\): not a layer"),
+    "parametrized": (
+        lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(8, 4))),
+        r"'0' .*the weight must be a parameter of its own",
+    ),
+    "pruned": (
+        lambda: nn.Sequential(prune.random_unstructured(nn.Linear(8, 4), "weight", 0.5)),
+        r"'0' \(Linear\): the weight must be a parameter",
+    ),
     "lif": (lambda: SpikingMLP((8,), 4), r"'stack.layers.neuron1' \(LIF\): spiking neurons"),
     "norm": (
         lambda: nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 4)),
