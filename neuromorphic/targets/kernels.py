@@ -128,7 +128,7 @@ def run_fixed_point(a: np.ndarray, feedback: np.ndarray, p: np.ndarray, spiking:
             total[:] = a[t, b]
             _add_feedback(total, out, feedback, t, b)
             for n in range(N):
-                threshold = p[2, n] if spiking else np.int64(1) << 50
+                threshold: Any = p[2, n] if spiking else np.int64(1) << 50
                 z, c, v = fixed_point_step(
                     total[n],
                     state[0, n],
