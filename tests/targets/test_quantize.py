@@ -51,7 +51,10 @@ def networks() -> dict[str, tuple[nn.Module, torch.Tensor]]:
     return {
         "mlp": (SpikingMLP((20,), 4, hidden=(30, 20), neuron=LIVELY, batch_norm=True, dropout=0.3), x_flat),
         "soft reset": (SpikingMLP((20,), 4, hidden=(30,), neuron={**LIVELY, "v_reset": None}), x_flat),
-        "reset to a value": (SpikingMLP((20,), 4, hidden=(30,), neuron={**LIVELY, "v_reset": -0.2}), x_flat),
+        "reset to a value": (
+            SpikingMLP((20,), 4, hidden=(30,), neuron={**LIVELY, "v_threshold": 0.15, "v_reset": -0.1}),
+            x_flat,
+        ),
         "no decay of the input": (SpikingMLP((20,), 4, hidden=(30,), neuron={**LIVELY, "decay_input": False}), x_flat),
         "if": (SpikingMLP((20,), 4, hidden=(30,), neuron="IF"), x_flat),
         "plif": (SpikingMLP((20,), 4, hidden=(30,), neuron={"class": "PLIF", "v_threshold": 0.3}), x_flat),
