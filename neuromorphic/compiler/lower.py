@@ -58,7 +58,7 @@ def _dense(lowering: Lowering, layer: Layer) -> None:
 
 
 def _delayed_dense(lowering: Lowering, layer: Layer) -> None:
-    """Every event adds to a ring of sums, one slot per step ahead; the slot of this step goes to the buffer."""
+    """Every event adds to sums for the steps ahead; that of this step goes to the buffer."""
     op = layer.op
     assert isinstance(op, DelayedDense)
     order = lowering.order(layer.inputs[0])
@@ -71,7 +71,7 @@ def _delayed_dense(lowering: Lowering, layer: Layer) -> None:
     values = row(
         m.DELAYED_DENSE, source=source.list, target=buffer.place, size=buffer.size, extra=length,
         weights=lowering.memory.weights.put(np.ascontiguousarray(weight.T) * source.gain), weights_size=weight.size,
-        cache=lowering.memory.state.put(np.zeros(length * layer.size)), **lowering.memory.table(places.reshape(-1)),
+        cache=lowering.memory.state.put(np.zeros(2 * length * layer.size)), **lowering.memory.table(places.reshape(-1)),
     )  # fmt: skip
     lowering.emit(layer.name, values)
     if op.bias is not None:

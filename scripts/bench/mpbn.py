@@ -11,6 +11,7 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,9 @@ def make_optimizer(net: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
 
 
-def step_times(channels: tuple[int, ...], T: int, batch: int, rounds: int) -> dict[str, float]:
+def step_times(
+    channels: tuple[int, ...], T: int, batch: int, rounds: int, clock: Callable[[], float]
+) -> dict[str, float]:
     """Median time of a training step in ms, turn by turn."""
     x, labels = torch.rand(batch, 3, 32, 32), torch.randint(0, 10, (batch,))
     nets = {name: network(channels, name == "mpbn", 0) for name in ("plain", "mpbn")}
@@ -66,10 +69,10 @@ def step_times(channels: tuple[int, ...], T: int, batch: int, rounds: int) -> di
     times: dict[str, list[float]] = {name: [] for name in nets}
     for number in range(rounds + 1):
         for name, net in nets.items():
-            start = time.perf_counter()
+            start = clock()
             training_step(net, optimizers[name], x, labels, T)
             if number:
-                times[name].append((time.perf_counter() - start) * 1e3)
+                times[name].append((clock() - start) * 1e3)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -107,7 +110,13 @@ def main() -> None:
     parser.add_argument("--time-batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int)
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="one thread and its CPU time: for a machine in use by others"
+    )
     options = parser.parse_args()
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    if options.cpu_time:
+        options.threads = 1
     if options.threads:
         torch.set_num_threads(options.threads)
     results: dict[str, Any] = {
@@ -116,7 +125,7 @@ def main() -> None:
     }  # fmt: skip
     if "time" in options.parts:
         for T in options.steps:
-            times = step_times(tuple(options.time_channels), T, options.time_batch, options.rounds)
+            times = step_times(tuple(options.time_channels), T, options.time_batch, options.rounds, clock)
             ratio = times["mpbn"] / times["plain"]
             print(
                 f"step time, T = {T}: plain {times['plain']:.0f} ms, MPBN {times['mpbn']:.0f} ms, ratio {ratio:.2f}",

@@ -9,6 +9,8 @@ import torch
 
 from snn.errors import ShapeError
 
+WIDE = 256  # neurons of a sample from which their gradients are summed row by row
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -46,5 +48,9 @@ def kernel_layout(name: str, value: torch.Tensor, step_shape: torch.Size) -> Lay
 
 def per_parameter(gradient: torch.Tensor, layout: Layout) -> torch.Tensor:
     """Sums a gradient per neuron [N] to the gradient of `layout.values`, in float64 and in a fixed order."""
+    width = layout.values.numel() * layout.inner
+    if width >= WIDE:  # whole rows are added at once, several times faster than numpy's conversion
+        row = gradient.view(-1, width).sum(0, dtype=torch.float64)
+        return row.view(-1, layout.inner).sum(1).to(gradient.dtype)
     lanes = gradient.numpy().reshape(-1, layout.values.numel(), layout.inner)
     return torch.from_numpy(lanes.sum(axis=(0, 2), dtype="float64")).to(gradient.dtype)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from snn.layers.delay_ops import Gaussian, TwoTap, whole_delays_forward
+from snn.layers.delay_gaussian import Gaussian
+from snn.layers.delay_ops import TwoTap, whole_delays_forward
 from snn.layers.delay_reference import delayed_linear_reference, tap_kernel_reference
 
 KERNEL_DTYPES = (torch.float32, torch.float64)

@@ -20,9 +20,14 @@ GROUP = 4  # synapses that one pass over an output row adds
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def pack(x: Array, first: int, lanes: int, before: int, steps: int, rows: Array) -> None:  # pragma: no cover
-    """rows[i, before + t, lane] = x[t, first + lane, i], 0 beyond the batch; rows is flat, `steps` lines per feature."""
-    T, B, N = x.shape
+def pack(
+    x: Array, first: int, lanes: int, before: int, steps: int, origin: int, N: int, rows: Array
+) -> None:  # pragma: no cover
+    """rows[i, before + t, lane] = x[t, first + lane, origin + i] for i < N, 0 beyond the batch.
+
+    rows is flat, with `steps` lines per feature.
+    """
+    T, B, _ = x.shape
     length = steps * lanes
     used = min(lanes, B - first)
     for i in range(N):
@@ -35,7 +40,7 @@ def pack(x: Array, first: int, lanes: int, before: int, steps: int, rows: Array)
             for lane in range(used):
                 line = x[t, first + lane]
                 for i in range(low, high):
-                    rows[i * length + place + lane] = line[i]
+                    rows[i * length + place + lane] = line[origin + i]
             for lane in range(used, lanes):
                 for i in range(low, high):
                     rows[i * length + place + lane] = 0
@@ -55,62 +60,67 @@ def unpack(rows: Array, first: int, lanes: int, y: Array) -> None:  # pragma: no
                     line[o] = rows[(o * T + t) * lanes + lane]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def _add_group(total: Array, rows: Array, place: Array, near: Array, far: Array, lanes: int) -> None:
-    """total[q] += sum over 4 synapses of near x[q + lanes] + far x[q], x = rows[place:]."""  # pragma: no cover
-    size = total.shape[0]
-    p_0, p_1, p_2, p_3 = place[0], place[1], place[2], place[3]
-    far_0, far_1, far_2, far_3 = far[0], far[1], far[2], far[3]
-    near_0, near_1, near_2, near_3 = near[0], near[1], near[2], near[3]
-    x_0, y_0 = rows[p_0 : p_0 + size], rows[p_0 + lanes : p_0 + lanes + size]
-    x_1, y_1 = rows[p_1 : p_1 + size], rows[p_1 + lanes : p_1 + lanes + size]
-    x_2, y_2 = rows[p_2 : p_2 + size], rows[p_2 + lanes : p_2 + lanes + size]
-    x_3, y_3 = rows[p_3 : p_3 + size], rows[p_3 + lanes : p_3 + lanes + size]
-    for q in range(size):
-        total[q] += ((near_0 * y_0[q] + far_0 * x_0[q]) + (near_1 * y_1[q] + far_1 * x_1[q])) + (
-            (near_2 * y_2[q] + far_2 * x_2[q]) + (near_3 * y_3[q] + far_3 * x_3[q])
-        )
+def _kernels_for(lanes: int) -> tuple[Any, Any]:
+    """`weighted_shifts` and `shifted_products` for so many values in a vector.
+
+    The number is a constant of the compiled code: the compiler then knows that no index is negative, and vectorises.
+    """
+
+    @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+    def add_group(total: Array, rows: Array, place: Array, near: Array, far: Array) -> None:  # pragma: no cover
+        size = total.shape[0]
+        x_0 = rows[place[0] : place[0] + size + lanes]
+        x_1 = rows[place[1] : place[1] + size + lanes]
+        x_2 = rows[place[2] : place[2] + size + lanes]
+        x_3 = rows[place[3] : place[3] + size + lanes]
+        near_0, near_1, near_2, near_3 = near[0], near[1], near[2], near[3]
+        far_0, far_1, far_2, far_3 = far[0], far[1], far[2], far[3]
+        for q in range(size):
+            total[q] += ((near_0 * x_0[q + lanes] + far_0 * x_0[q]) + (near_1 * x_1[q + lanes] + far_1 * x_1[q])) + (
+                (near_2 * x_2[q + lanes] + far_2 * x_2[q]) + (near_3 * x_3[q + lanes] + far_3 * x_3[q])
+            )
+
+    @njit(cache=True, nogil=True, error_model="numpy")
+    def weighted_shifts(rows: Array, place: Array, near: Array, far: Array, out: Array) -> None:  # pragma: no cover
+        """out[o] += sum over i of near[o, i] rows[place[o, i] + lanes:] + far[o, i] rows[place[o, i]:].
+
+        out is [outputs, size]; the number of inputs is a multiple of GROUP.
+        """
+        outputs, inputs = place.shape
+        for first in range(0, inputs, BLOCK):
+            last = min(first + BLOCK, inputs)
+            for o in range(outputs):
+                for i in range(first, last, GROUP):
+                    stop = i + GROUP
+                    add_group(out[o], rows, place[o, i:stop], near[o, i:stop], far[o, i:stop])
+
+    @njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+    def two_products(x: Array, g: Array) -> Any:  # pragma: no cover
+        # Freely ordered sums vectorise; no threshold is tested on these, and the order is that of the compiled code.
+        near = far = g[0] * 0
+        for q in range(g.shape[0]):
+            near += x[q + lanes] * g[q]
+            far += x[q] * g[q]
+        return near, far
+
+    @njit(cache=True, nogil=True, error_model="numpy")
+    def shifted_products(rows: Array, place: Array, g: Array, near: Array, far: Array) -> None:  # pragma: no cover
+        """near[o, i] += <rows[place[o, i] + lanes:], g[o]>, far[o, i] += <rows[place[o, i]:], g[o]>."""
+        outputs, inputs = place.shape
+        size = g.shape[1]
+        for first in range(0, inputs, BLOCK):
+            for o in range(outputs):
+                for i in range(first, min(first + BLOCK, inputs)):
+                    start = place[o, i]
+                    a, b = two_products(rows[start : start + size + lanes], g[o])
+                    near[o, i] += a
+                    far[o, i] += b
+
+    return weighted_shifts, shifted_products
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def weighted_shifts(rows: Array, place: Array, near: Array, far: Array, lanes: int, out: Array) -> None:
-    """out[o] = sum over i of near[o, i] rows[place[o, i] + lanes:] + far[o, i] rows[place[o, i]:], out [outputs, size].
-
-    The number of inputs is a multiple of GROUP.
-    """  # pragma: no cover
-    outputs, inputs = place.shape
-    for o in range(outputs):
-        out[o, :] = 0
-    for first in range(0, inputs, BLOCK):
-        last = min(first + BLOCK, inputs)
-        for o in range(outputs):
-            for i in range(first, last, GROUP):
-                stop = i + GROUP
-                _add_group(out[o], rows, place[o, i:stop], near[o, i:stop], far[o, i:stop], lanes)
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
-def _two_products(near: Array, far: Array, g: Array) -> Any:  # pragma: no cover
-    # Freely ordered sums vectorise; no threshold is tested on these, and the order is that of the compiled code.
-    near_sum = far_sum = g[0] * 0
-    for q in range(g.shape[0]):
-        near_sum += near[q] * g[q]
-        far_sum += far[q] * g[q]
-    return near_sum, far_sum
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def shifted_products(rows: Array, place: Array, g: Array, lanes: int, near: Array, far: Array) -> None:
-    """near[o, i] += <rows[place[o, i] + lanes:], g[o]>, far[o, i] += <rows[place[o, i]:], g[o]>."""  # pragma: no cover
-    outputs, inputs = place.shape
-    size = g.shape[1]
-    for first in range(0, inputs, BLOCK):
-        for o in range(outputs):
-            for i in range(first, min(first + BLOCK, inputs)):
-                start = place[o, i]
-                a, b = _two_products(rows[start + lanes : start + lanes + size], rows[start : start + size], g[o])
-                near[o, i] += a
-                far[o, i] += b
+KERNELS = {lanes: _kernels_for(lanes) for lanes in (LANE_BYTES // 8, LANE_BYTES // 4)}
+"""(weighted_shifts, shifted_products) by values in a vector."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

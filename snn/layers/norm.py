@@ -11,6 +11,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from snn.errors import ShapeError
+from snn.kernels.memory import empty
 from snn.neurons.membrane import CARRIED, COMPARED, MembraneNorm, MembraneView
 
 
@@ -164,7 +165,8 @@ class _Moments(torch.autograd.Function):
         slope = g_var * (2.0 * mean.numel() / h.numel())
         level = g_mean * (mean.numel() / h.numel()) - slope * mean
         shape = (*mean.shape, *(1 for _ in range(h.dim() - 1 - mean.dim())))
-        return torch.addcmul(level.view(shape), h, slope.view(shape)), None
+        out = empty(h.shape, h.dtype) if h.device.type == "cpu" else torch.empty_like(h)
+        return torch.addcmul(level.view(shape), h, slope.view(shape), out=out), None
 
 
 def _over_processes(mean: torch.Tensor, var: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor, int]:

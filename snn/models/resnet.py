@@ -99,6 +99,7 @@ class SpikingResNet(nn.Module):
                 stages.append(_Block(inputs, outputs, stride, neurons(outputs, H, W), neurons(outputs, H, W)))
                 inputs = outputs
         self.stages = nn.ModuleList(stages)
+        self.pool = nn.AdaptiveAvgPool2d(1)
         self.readout = nn.Linear(inputs, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -108,5 +109,5 @@ class SpikingResNet(nn.Module):
         z = self.neuron(current.expand(T, *current.shape) if once else current.unflatten(0, (T, -1)))
         for block in self.stages:
             z = block(z)
-        logits: torch.Tensor = self.readout(z.mean((-2, -1)))
-        return logits
+        logits: torch.Tensor = self.readout(self.pool(z.flatten(0, 1)).flatten(1))
+        return logits.unflatten(0, (T, -1))

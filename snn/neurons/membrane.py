@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +20,7 @@ from snn.declaration import NeuronModel
 from snn.kernels.backend import run
 from snn.kernels.call import NeuronCall, NeuronResult
 from snn.kernels.graph import Graph, Node, Symbol, TraceError
+from snn.kernels.memory import empty
 from snn.ops import membrane_seen_through
 
 HALF = (torch.float16, torch.bfloat16)
@@ -170,7 +171,7 @@ def run_with_norm(norm: MembraneNorm | None, backend: str, call: NeuronCall, fir
     x = call.x.float() if call.x.dtype in HALF else call.x
     states: Mapping[str, Any] = call.states
     steps = []
-    for number, x_t in enumerate(x.unbind(), start=first_step):
+    for number, x_t in enumerate(_Steps.apply(x), start=first_step):
         one = replace(call, x=x_t.unsqueeze(0), states=states)
         if norm.uses_batch:
             charge = run(backend, replace(one, model=charge_alone(call.model), recorded=()))
@@ -179,5 +180,40 @@ def run_with_norm(norm: MembraneNorm | None, backend: str, call: NeuronCall, fir
             values = norm.values(number, x_t.dim())
         steps.append(run(backend, replace(one, model=model, params={**call.params, **values})))
         states = steps[-1].states
-    sequences = {name: torch.cat([step.sequences[name] for step in steps]) for name in call.recorded}
-    return NeuronResult(torch.cat([step.output for step in steps]).to(call.x.dtype), steps[-1].states, sequences)
+    sequences = {name: _Sequence.apply(*(step.sequences[name] for step in steps)) for name in call.recorded}
+    output = _Sequence.apply(*(step.output for step in steps)).to(call.x.dtype)
+    return NeuronResult(output, steps[-1].states, sequences)
+
+
+def _joined(parts: Sequence[torch.Tensor], shape: Sequence[int]) -> torch.Tensor:
+    """The parts one after the other along the first dimension; on the CPU in memory that is used again."""
+    like = parts[0]
+    whole = empty(torch.Size(shape), like.dtype) if like.device.type == "cpu" else like.new_empty(shape)
+    for piece, part in zip(whole.split([len(part) for part in parts]), parts, strict=True):
+        piece.copy_(part)
+    return whole
+
+
+class _Steps(torch.autograd.Function):
+    """x [T, ...] -> its T steps; as `unbind`, with a gradient in memory that is used again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        ctx.shape = x.shape
+        return tuple(x_t.view_as(x_t) for x_t in x.unbind())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        return _joined([g.unsqueeze(0) for g in gradients], ctx.shape)
+
+
+class _Sequence(torch.autograd.Function):
+    """Steps [1, ...] -> [T, ...]; as `cat`, in memory that is used again."""
+
+    @staticmethod
+    def forward(ctx: Any, *steps: torch.Tensor) -> torch.Tensor:
+        return _joined(steps, (len(steps), *steps[0].shape[1:]))
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return g.split(1)

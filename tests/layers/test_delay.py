@@ -24,7 +24,8 @@ from snn.layers import (
     delay_parameter_groups,
     round_delays,
 )
-from snn.layers.delay_ops import Gaussian, TwoTap, whole_delays_forward
+from snn.layers.delay_gaussian import Gaussian
+from snn.layers.delay_ops import TwoTap, whole_delays_forward
 from snn.layers.delay_path import delayed_sum
 from snn.layers.delay_positions import rounded_half_up
 from snn.layers.delay_reference import delayed_linear_reference, tap_kernel_reference
@@ -334,18 +335,16 @@ def test_parameter_groups() -> None:
         delay_parameter_groups(net, lr=1e-3)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_annealed_gaussian_finds_a_far_delay_and_two_taps_do_not(seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    x = (torch.rand(200, 16, 1, generator=generator) < 0.1).float()
+def test_annealed_gaussian_finds_a_far_delay_and_two_taps_do_not() -> None:
+    x = (torch.rand(200, 16, 1) < 0.1).float()
     target = torch.cat([torch.zeros(20, 16, 1), x[:-20]])
     found = {}
     for kernel in KERNELS:
-        layer = one_synapse(30, 2.0, 1.0, kernel).float()
+        layer = one_synapse(30, 2.0, 1.0, kernel).float().train()
         groups = delay_parameter_groups(layer, lr=0.01, delay_lr_factor=10)
         optimizer = torch.optim.Adam(groups)
-        for step in range(300):
-            layer.positions.sigma = 15 * (0.23 / 15) ** min(1, step / 150) + 0.27
+        for step in range(600):
+            layer.positions.sigma = 15 * (0.23 / 15) ** min(1, step / 300) + 0.27
             optimizer.zero_grad()
             ((layer(x) - target) ** 2).mean().backward()
             optimizer.step()

@@ -251,6 +251,21 @@ def test_statistics_survive_a_large_common_value() -> None:
     assert bool(((layer.membrane_norm.running_var - 0.01).abs() < 5e-4).all())
 
 
+def test_gradients_do_not_depend_on_the_number_of_threads() -> None:
+    x = torch.randn(3, 40, 8, 16, 16)
+    before = torch.get_num_threads()
+    results = []
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        given = x.clone().requires_grad_()
+        layer = snn.LIF(**LEAK, step_mode="m", membrane_norm=MPBN(8))
+        layer(given).square().sum().backward()
+        results.append([given.grad, layer.membrane_norm.weight.grad, layer.membrane_norm.running_var])
+    torch.set_num_threads(before)
+    for one, three in zip(*results, strict=True):
+        assert torch.equal(one, three)
+
+
 def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="carry must be 'raw' or 'normalised', got 'both'"):
         MPBN(3, carry="both")  # type: ignore[arg-type]

@@ -9,25 +9,24 @@ from torch.nn import functional
 import snn
 from snn.layers import DelayedLinear, anneal_sigma, clamp_delays, delay_parameter_groups, round_delays
 
-CHANNELS, CLASSES, SPACING, LATEST_START, MAX_DELAY = 10, 6, 3, 10, 30
-STEPS = LATEST_START + SPACING * (CHANNELS - 1) + 3 + MAX_DELAY // 2
+GAPS = (-25, -15, -5, 5, 15, 25)
+CLASSES, LATEST_START, MAX_DELAY = len(GAPS), 10, 30
+STEPS = LATEST_START + 55 + MAX_DELAY
 
 
 def sequences(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Spikes [T, count, CHANNELS] and labels: every channel fires once, one every SPACING steps, in the class's order.
+    """Spikes [T, count, 2] and labels: each channel fires once, the second GAPS[label] steps after the first.
 
-    The whole sequence starts at a random step, and every spike is moved by -1, 0 or 1.
+    The pair starts at a random step, and the gap is off by -1, 0 or 1.
     """
-    fixed = torch.Generator().manual_seed(1234)
-    orders = torch.stack([torch.randperm(CHANNELS, generator=fixed) for _ in range(CLASSES)])
     draw = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % CLASSES
-    start = torch.randint(1, LATEST_START + 1, (count, 1), generator=draw)
-    jitter = torch.randint(-1, 2, (count, CHANNELS), generator=draw)
-    at = SPACING * orders[labels] + start + jitter
-    x = torch.zeros(STEPS, count, CHANNELS)
-    sample, channel = torch.meshgrid(torch.arange(count), torch.arange(CHANNELS), indexing="ij")
-    x[at, sample, channel] = 1.0
+    first = 26 + torch.randint(0, LATEST_START, (count,), generator=draw)
+    second = first + torch.tensor(GAPS)[labels] + torch.randint(-1, 2, (count,), generator=draw)
+    x = torch.zeros(STEPS, count, 2)
+    sample = torch.arange(count)
+    x[first, sample, 0] = 1.0
+    x[second, sample, 1] = 1.0
     return x, labels
 
 
@@ -36,13 +35,13 @@ class Net(nn.Module):
 
     def __init__(self, hidden: int, delays: str) -> None:
         super().__init__()
-        self.delayed = DelayedLinear(CHANNELS, hidden, MAX_DELAY)
+        self.delayed = DelayedLinear(2, hidden, MAX_DELAY)
         if delays == "none":
             nn.init.zeros_(self.delayed.positions.delay)
         if delays != "learned":
             round_delays(self.delayed)
         self.norm = nn.BatchNorm1d(hidden)
-        self.neuron = snn.LIF(tau=1.25, decay_input=False, detach_reset=True, step_mode="m")
+        self.neuron = snn.LIF(tau=2.0, decay_input=False, detach_reset=True, step_mode="m")
         self.readout = nn.Linear(hidden, CLASSES)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -51,11 +50,11 @@ class Net(nn.Module):
         return logits
 
 
-def accuracy(delays: str, hidden: int, epochs: int, samples: int, seed: int) -> float:
+def accuracy(delays: str, hidden: int, epochs: int, samples: int, seed: int, factor: float = 20.0) -> float:
     """Share of new sequences that a network with "learned", "random" or "none" delays tells right."""
     torch.manual_seed(seed)
     net = Net(hidden, delays)
-    groups = delay_parameter_groups(net, 0.01, 20) if delays == "learned" else net.parameters()
+    groups = delay_parameter_groups(net, 0.01, factor) if delays == "learned" else net.parameters()
     optimizer = torch.optim.Adam(groups, lr=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     x, labels = sequences(samples, seed)

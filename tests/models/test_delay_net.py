@@ -61,8 +61,9 @@ def test_sequences_are_turned_time_first() -> None:
 
 
 def test_training_anneals_and_clamps() -> None:
-    from lightning.pytorch import Trainer
+    from snn.training.lightning_import import import_lightning
 
+    lightning = import_lightning()
     from snn.training.bptt import bptt
     from snn.training.loss import sequence_cross_entropy
     from snn.training.module import Parts, TrainingModule
@@ -82,7 +83,7 @@ def test_training_anneals_and_clamps() -> None:
         {},
     )
     data = [((torch.rand(8, 10, 6) < 0.3).float(), torch.randint(0, 3, (8,)))] * 2
-    trainer = Trainer(
+    trainer = lightning.Trainer(
         max_epochs=4, logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu"
     )
     trainer.fit(TrainingModule(parts), torch.utils.data.DataLoader(data, batch_size=None))

@@ -6,6 +6,8 @@ channels last, so that what an event adds lies in contiguous runs. All functions
 
 from __future__ import annotations
 
+import numpy as np
+
 from neuromorphic.engine.kernels.views import njit_views
 
 
@@ -44,15 +46,19 @@ def deliver_dense(out, weights, n, ids, values, count, valued):  # type: ignore[
 
 
 @njit_views
-def deliver_delayed(ring, now, size, weights, places, n, ids, values, count, valued):  # type: ignore[no-untyped-def]
-    """ring[now + places[i, j], round its end] += value of i * weights[i, j] for every event i."""
+def deliver_delayed(ahead, weights, places, n, ids, values, count, valued):  # type: ignore[no-untyped-def]
+    """ahead[places[i, j]] += value of i * weights[i, j] for every event i; places are not negative."""
     for k in range(count):
         first = ids[k] * n
-        own, ahead = weights[first : first + n], places[first : first + n]
-        value = values[k] if valued else 1
-        for j in range(n):
-            at = now + ahead[j]
-            ring[at - size if at >= size else at] += value * own[j]
+        own, at = weights[first : first + n], places[first : first + n]
+        if valued:
+            value = values[k]
+            for j in range(n):
+                ahead[np.uint64(at[j])] += value * own[j]
+        else:
+            for j in range(n):
+                ahead[np.uint64(at[j])] += own[j]
+    return count * n
 
 
 @njit_views

@@ -86,20 +86,28 @@ def connection(row, t, repeated, state, weights, places, values, lists):  # type
 
 @njit_views
 def delayed_connection(row, clock, state, weights, places, values, lists):  # type: ignore[no-untyped-def]
-    """A connection with a delay per synapse through its ring (column CACHE); returns the number of additions."""
+    """A connection with a delay per synapse; returns the number of additions.
+
+    Column CACHE names 2 * length rows of sums for the steps ahead. The present one moves down them, and after `length`
+    steps the lower half comes up, so that no place has to be wrapped round.
+    """
     n, length, source = row[SIZE], row[EXTRA], row[SOURCE]
     start, count, valued = lists[source, START], lists[source, COUNT], lists[source, VALUED]
     ids, numbers = places[start : start + count], values[start : start + count]
     own = weights[row[WEIGHTS] : row[WEIGHTS] + row[WEIGHTS_SIZE]]
     table = places[row[TABLE] : row[TABLE] + row[TABLE_SIZE]]
-    ring = state[row[CACHE] : row[CACHE] + n * length]
+    half = n * length
+    rows = state[row[CACHE] : row[CACHE] + 2 * half]
     now = clock % length * n
-    deliver_delayed(ring, now, n * length, own, table, n, ids, numbers, count, valued)
-    due, out = ring[now : now + n], state[row[TARGET] : row[TARGET] + n]
+    if now == 0:
+        for j in range(half):
+            rows[j] = rows[half + j]
+            rows[half + j] = 0
+    adds = deliver_delayed(rows[now : now + half], own, table, n, ids, numbers, count, valued)
+    due, out = rows[now : now + n], state[row[TARGET] : row[TARGET] + n]
     for j in range(n):
         out[j] += due[j]
-        due[j] = 0
-    return count * n
+    return adds
 
 
 @njit_views
