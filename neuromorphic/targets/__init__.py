@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from neuromorphic.targets.neurons import CubaNeuron as CubaNeuron
     from neuromorphic.targets.neurons import EventIFNeuron as EventIFNeuron
     from neuromorphic.targets.neurons import FixedPointNeuron as FixedPointNeuron
+    from neuromorphic.targets.quantization import QuantizationOptions as QuantizationOptions
+    from neuromorphic.targets.quantization import quantization_aware as quantization_aware
+    from neuromorphic.targets.quantization import quantize as quantize
     from neuromorphic.targets.quantization_report import QuantizationReport as QuantizationReport
-    from neuromorphic.targets.quantize import QuantizationOptions as QuantizationOptions
-    from neuromorphic.targets.quantize import quantization_aware as quantization_aware
-    from neuromorphic.targets.quantize import quantize as quantize
 
 # Public names whose modules bring torch, and where they live.
 _LAZY = {
@@ -42,13 +42,13 @@ _LAZY = {
     "IntegerNetwork": "network",
     "Mapping": "mapping",
     "MappingError": "mapping",
-    "QuantizationOptions": "quantize",
+    "QuantizationOptions": "quantization",
     "QuantizationReport": "quantization_report",
     "SumPool": "layers",
     "cuba_dense": "layers",
     "map": "mapper",
-    "quantization_aware": "quantize",
-    "quantize": "quantize",
+    "quantization_aware": "quantization",
+    "quantize": "quantization",
 }
 
 __all__ = [

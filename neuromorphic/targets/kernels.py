@@ -116,9 +116,9 @@ def _add_feedback(total: np.ndarray, out: np.ndarray, feedback: np.ndarray, t: i
 
 @njit(**_options)
 def run_fixed_point(a: np.ndarray, feedback: np.ndarray, p: np.ndarray, spiking: bool) -> np.ndarray:
-    """`fixed_point_step` over a [T, B, N]; with spiking False the voltage itself, never reset; int32."""
+    """`fixed_point_step` over a [T, B, N]; with spiking False the voltage itself, never reset; int64."""
     T, B, N = a.shape
-    out = np.zeros((T, B, N), np.int32)
+    out = np.zeros((T, B, N), np.int64)
     for b in prange(B):
         state = np.zeros((2, N), np.int64)
         total = np.zeros(N, np.int64)

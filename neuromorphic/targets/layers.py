@@ -71,7 +71,8 @@ class IntegerLayer(nn.Module):
         neuron: integer neurons; None gives the sums themselves plus `bias` (a read-out without state).
         pool: sums over windows between synapses and neurons.
         recurrent: synapses from the layer's own spikes of the step before (square).
-        bias: of a read-out, in units of the sums / bias_scale; trained through its rounding.
+        bias: added to the sums at every step (of a read-out, or as an always active synapse of neurons with a current), in
+            units of the sums / bias_scale; trained through its rounding.
         bias_scale: stored bias per unit of `bias`.
         latency: steps by which the spikes arrive later; the first ones are silent.
         right_shift: bits that the sums lose before they reach the neurons, rounded to the nearest (halves upward); for
@@ -106,6 +107,8 @@ class IntegerLayer(nn.Module):
             )
         if isinstance(neuron, BitShiftNeuron) and (pool is not None or not isinstance(connection, IntegerLinear)):
             raise UnsupportedError("bit-shift neurons take their input from linear layers only")
+        if isinstance(neuron, EventIFNeuron | BitShiftNeuron) and bool((torch.as_tensor(bias) != 0).any()):
+            raise UnsupportedError(f"{type(neuron).__name__} takes its bias itself, not through the synapses")
         if latency < 0 or right_shift < 0:
             raise ValueError(f"latency and right_shift must be >= 0, got {latency} and {right_shift}")
         self.connection, self.neuron, self.pool, self.recurrent = connection, neuron, pool, recurrent
@@ -118,8 +121,8 @@ class IntegerLayer(nn.Module):
         out = self.connection.output_shape(shape)
         return out if self.pool is None else self.pool.output_shape(out)
 
-    def readout_bias(self) -> torch.Tensor:
-        """The integer bias of a read-out."""
+    def sum_bias(self) -> torch.Tensor:
+        """The integer that is added to the sums."""
         scaled = self.bias * self.bias_scale
         return replaced(scaled, torch.round(scaled))
 
@@ -131,10 +134,11 @@ class IntegerLayer(nn.Module):
         a = self.connection(x)
         if self.pool is not None:
             a = self.pool(a)
+        a = a + self.sum_bias()
         if self.right_shift:
             a = floored(a / 2.0**self.right_shift + 0.5)
         if self.neuron is None:
-            return a + self.readout_bias()
+            return a
         if self.recurrent is None:
             return self._late(self.neuron(a))
         states = self.neuron.start(a[0])
@@ -215,9 +219,7 @@ class IntegerLayer(nn.Module):
         out = self.output_shape(shape)
         feedback = np.zeros((0, 0), np.int32) if self.recurrent is None else self.recurrent.matrix()
         if neuron is None:
-            bias = _as_rows({"bias": self.readout_bias()}, out)[0]
-            sums = self._compiled_sums(shape)
-            return lambda x: sums(x) + bias
+            return self._compiled_sums(shape)
         rows = _as_rows(neuron.scalar_parameters(), out)
         if isinstance(neuron, BitShiftNeuron):
             assert isinstance(self.connection, IntegerLinear)
@@ -231,12 +233,13 @@ class IntegerLayer(nn.Module):
         return lambda x: _shifted(kernels.run_fixed_point(sums(x), feedback, rows, spiking), latency)
 
     def _compiled_sums(self, shape: Shape) -> Run:
-        """What reaches the neurons: sums of weights, pooled and shifted."""
+        """What reaches the neurons: sums of weights, pooled, with their bias, shifted."""
         sums, shift = self.connection.compiled(shape), self.right_shift
+        bias = _as_rows({"bias": self.sum_bias()}, self.output_shape(shape))[0]
         pool = None if self.pool is None else self.pool.compiled(self.connection.output_shape(shape))
 
         def run(x: np.ndarray) -> np.ndarray:
-            a = sums(x) if pool is None else pool(sums(x))
+            a = (sums(x) if pool is None else pool(sums(x))) + bias
             return (a + (1 << (shift - 1))) >> shift if shift else a
 
         return run

@@ -72,9 +72,12 @@ def integer_neuron(
         kinds = {"zero": "to a value (v_reset=0.0)", "subtract": "by subtraction (v_reset=None)"}
         accepted = " or ".join(kinds[reset] for reset in form.resets if reset in kinds)
         raise UnsupportedError(f"quantize: {name!r} resets {kinds[neuron.reset]}; {form.name} resets {accepted}")
-    added = bias * gain + neuron.shift
+    if bool((neuron.c_kept != 0).any()):
+        # What enters through the current is filtered by it. Bit shifts have no such input: their neurons take the level
+        # at which the current settles.
+        bias = bias / (1 - neuron.c_kept) if form.kind == "bit-shift" else torch.zeros_like(bias)
     if bool((neuron.shift != 0).any()):
-        bias, gain = added, torch.ones((), dtype=torch.float64)
+        bias, gain = bias * gain + neuron.shift, torch.ones((), dtype=torch.float64)
     surrogate = getattr(neuron.module, "surrogate_function", None)
     build = {"cuba": _cuba, "fixed-point": _fixed_point, "bit-shift": _bit_shift, "event-if": _event_if}[form.kind]
     return build(name, neuron, form, unit, bias, gain, surrogate)

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 import spikedata
 from neuromorphic.targets.formats import IntegerFormat, format_of
-from neuromorphic.targets.quantize import QuantizationOptions, quantization_aware, quantize
+from neuromorphic.targets.quantization import QuantizationOptions, quantization_aware, quantize
 from snn.models import SpikingMLP
 from spikedata import encode
 

@@ -168,7 +168,18 @@ def _integer_layer(
     output = torch.ones((), dtype=torch.float64)
     if neuron.family == "li":
         output = unit.reshape(feature) if unit.dim() else unit
-    return IntegerLayer(connection, made, pool, recurrent, right_shift=max(-shift, 0)), output
+    through_current = bool((neuron.c_kept != 0).any()) and form.kind in ("cuba", "fixed-point")
+    entering = stored * 2.0**exponent * gain
+    made_layer = IntegerLayer(
+        connection,
+        made,
+        pool,
+        recurrent,
+        bias=layer.bias.reshape(feature) if through_current else 0,
+        bias_scale=(entering.reshape(feature) if entering.dim() else entering) if through_current else 1.0,
+        right_shift=max(-shift, 0),
+    )
+    return made_layer, output
 
 
 def _shift(form: IntegerFormat, fits: float, stored: torch.Tensor, high: int, may_be_right: bool) -> int:
