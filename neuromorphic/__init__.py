@@ -31,8 +31,8 @@ _FROM = {
     "EventNetwork": "neuromorphic.compiler",
     "compile": "neuromorphic.compiler",
     "from_nir": "neuromorphic.compiler",
-    "quantization_aware": "neuromorphic.targets.quantize",
-    "quantize": "neuromorphic.targets.quantize",
+    "quantization_aware": "neuromorphic.targets",
+    "quantize": "neuromorphic.targets",
     "to_nir": "neuromorphic.compiler",
 }
 _PARTS = ("energy", "targets")

@@ -17,9 +17,16 @@ def _simulate(arguments: Sequence[str]) -> int:
     return simulate_main(arguments)
 
 
+def _energy(arguments: Sequence[str]) -> int:
+    from neuromorphic.energy.command_line import main as energy_main
+
+    return energy_main(arguments)
+
+
 # Subcommand: what it does, and the function that takes its arguments and returns the exit code.
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "train": ("train a spiking network from a recipe", _train),
+    "energy": ("count a trained network and price it on models and chips", _energy),
     "simulate": ("simulate a ready network of point neurons, or run a trained network", _simulate),
 }
 

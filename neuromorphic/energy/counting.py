@@ -39,8 +39,8 @@ def count(
             over time, [B, ...] for one without. For an engine network the milliseconds to run.
         input_signal: what the input carries: ANALOG, SPIKES or `Signal("spikes", levels)`.
         call: how the network is called: "sequence" as network(x) with x [T, B, ...]; "step" as network(x[t]) for each t
-            from a fresh state; "batch" as network(x) with x [B, ...]. "auto" takes "batch" for a network without neurons
-            and otherwise what the step modes of its neurons say.
+            from a fresh state; "batch" as network(x) with x [B, ...]. "auto" takes what the step modes of the neurons
+            say; without neurons "sequence" for networks made of `snn.models.Stack` and "batch" for others.
         steps: with "batch", how many steps the network makes of one input by itself; default 1.
         spiking: further layers whose output is spikes: module classes or module names.
 

@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 import torch
-from numba import njit
+from numba import njit, prange
 from torch import nn
 
 from neuromorphic.energy.counts import Events
@@ -30,20 +30,26 @@ class FanOut:
         nonzero: int64 [C, P], zero weights left out.
         dense: sum over all entries of `every`, padding left out.
         dense_padded: the same with padding positions counted.
+        weights: how many weights are not zero.
+        is_full: no weight is zero, so `nonzero` equals `every` for each channel.
     """
 
     every: Integers
     nonzero: Integers
     dense: int
     dense_padded: int
+    weights: int
+    is_full: bool
 
 
 def linear_fanout(weight: torch.Tensor) -> FanOut:
     """Fan-out of a linear layer's inputs; weight [out, in]."""
     out_count, in_count = weight.shape
-    nonzero = _array(weight.ne(0).sum(0)).reshape(1, in_count)
-    dense = in_count * out_count
-    return FanOut(np.full(in_count, out_count, dtype=np.int64), nonzero, dense, dense)
+    every = np.full(in_count, out_count, dtype=np.int64)
+    dense, weights = in_count * out_count, int(torch.count_nonzero(weight))
+    full = weights == weight.numel()
+    nonzero = every if full else _array(weight.ne(0).sum(0))
+    return FanOut(every, nonzero.reshape(1, in_count), dense, dense, weights, full)
 
 
 def conv_fanout(
@@ -69,12 +75,14 @@ def conv_fanout(
         dense_padded = weight.shape[0] * prod(out) * weight.shape[1] * prod(kernel)
     every = np.array(out_per_group, dtype=np.int64)
     nonzero = _array(taps)  # [Cin, *kernel]
+    weights = int(nonzero.sum())
     for reached in axes:
         every = np.multiply.outer(every, reached.sum(0))
         # The kernel axis in front of the spatial ones done so far becomes the last, spatial, one.
         nonzero = np.tensordot(nonzero, reached, axes=([1], [0]))
     dense = in_channels * int(every.sum())
-    return FanOut(every.reshape(-1), nonzero.reshape(in_channels, -1), dense, dense_padded)
+    full = weights == weight.numel()
+    return FanOut(every.reshape(-1), nonzero.reshape(in_channels, -1), dense, dense_padded, weights, full)
 
 
 def _axis_taps(layer: nn.modules.conv._ConvNd, axis: int, size: int, out: int) -> Integers:
@@ -125,7 +133,15 @@ def events(x: torch.Tensor, fanout: FanOut) -> tuple[Events, Events, Events]:
         x = x.ne(0).to(torch.float32)
     values = x.detach().reshape(-1, channels, positions).contiguous().numpy()
     found = np.zeros((3, len(values)), dtype=np.int64)
-    _sum_events(values, fanout.every, fanout.nonzero, found)
+    if (fanout.every == fanout.every[:1]).all():
+        _count_nonzeros(values.reshape(len(values), -1), found[0])
+        found[1] = found[0] * fanout.every[:1]
+    else:
+        _sum_events(values, fanout.every, found)
+    if fanout.is_full:
+        found[2] = found[1]
+    else:
+        _sum_weighted(values, fanout.nonzero.astype(np.int32), found[2])
     return found[0], found[1], found[2]
 
 
@@ -144,7 +160,12 @@ def events_reference(x: torch.Tensor, fanout: FanOut) -> tuple[Events, Events, E
 
 def nonzeros(x: torch.Tensor, steps: int, samples: int) -> Events:
     """Non-zero entries of each step and sample, int64 [steps, B], of a tensor whose leading entries are steps and B."""
-    return _array(torch.count_nonzero(x.detach().reshape(steps * samples, -1), dim=1)).reshape(steps, samples)
+    rows = x.detach().reshape(steps * samples, -1)
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+        return _array(torch.count_nonzero(rows, dim=1)).reshape(steps, samples)
+    found = np.zeros(len(rows), dtype=np.int64)
+    _count_nonzeros(rows.contiguous().numpy(), found)
+    return found.reshape(steps, samples)
 
 
 def magnitudes(x: torch.Tensor, steps: int, samples: int, scale: float = 1.0) -> Events:
@@ -157,21 +178,47 @@ def _array(x: torch.Tensor) -> Integers:
     return x.cpu().to(torch.int64).numpy()
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _sum_events(values, every, nonzero, found):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+@njit(cache=True, nogil=True, error_model="numpy", parallel=True)
+def _sum_events(values, every, found):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     rows, channels, positions = values.shape
-    for r in range(rows):
-        entries = np.int64(0)
-        products = np.int64(0)
-        products_nonzero = np.int64(0)
+    for r in prange(rows):
+        present = np.zeros(positions, dtype=np.int32)
         for c in range(channels):
             row = values[r, c]
-            weights = nonzero[c]
             for p in range(positions):
-                present = np.int64(row[p] != 0)
-                entries += present
-                products += present * every[p]
-                products_nonzero += present * weights[p]
+                present[p] += np.int32(row[p] != 0)
+        entries = np.int64(0)
+        products = np.int64(0)
+        for p in range(positions):
+            entries += present[p]
+            products += present[p] * every[p]
         found[0, r] = entries
         found[1, r] = products
-        found[2, r] = products_nonzero
+
+
+@njit(cache=True, nogil=True, error_model="numpy", parallel=True)
+def _sum_weighted(values, weights, found):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    rows, channels, positions = values.shape
+    for r in prange(rows):
+        products = np.int64(0)
+        for c in range(channels):
+            row = values[r, c]
+            weight = weights[c]
+            for p in range(positions):
+                products += weight[p] if row[p] != 0 else np.int32(0)
+        found[r] = products
+
+
+@njit(cache=True, nogil=True, error_model="numpy", parallel=True)
+def _count_nonzeros(values, found):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    rows, entries = values.shape
+    for r in prange(rows):
+        row = values[r]
+        present = np.int64(0)
+        for start in range(0, entries, 4096):
+            # Blocks keep the inner sum in 32 bits, twice as many to a vector.
+            block = np.int32(0)
+            for i in range(start, min(start + 4096, entries)):
+                block += np.int32(row[i] != 0)
+            present += block
+        found[r] = present

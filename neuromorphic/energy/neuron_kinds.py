@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, cast
 
 import torch
 from spikingjelly.activation_based.base import MemoryModule
@@ -13,6 +13,8 @@ from spikingjelly.activation_based.neuron import BaseNode
 from torch import nn
 
 from neuromorphic.energy.counts import ANALOG, SPIKES, Signal
+from neuromorphic.energy.quantised import LevelIF
+from snn.declaration import NeuronModel
 from snn.errors import UnsupportedError
 from snn.kernels.graph import Node, TraceError
 from snn.kernels.trace import trace
@@ -37,6 +39,7 @@ class NeuronKind:
         signal: what the layer puts out.
         all_steps: the input of one call is [T, B, ...] and not [B, ...]; None where the shape has to tell.
         membrane: attribute that holds the membrane after each step; "" where single steps are not seen.
+        unit: value of one spike.
     """
 
     model: str
@@ -46,6 +49,7 @@ class NeuronKind:
     signal: Signal
     all_steps: bool | None
     membrane: str = ""
+    unit: float = 1.0
 
 
 def neuron_kind(module: nn.Module, name: str, spiking: Spiking) -> NeuronKind | None:
@@ -57,7 +61,7 @@ def neuron_kind(module: nn.Module, name: str, spiking: Spiking) -> NeuronKind | 
         return _ours(module)
     if isinstance(module, BaseNode):
         return _spikingjelly(module)
-    if _SNNTORCH in {f"{base.__module__}.{base.__qualname__}" for base in type(module).__mro__}:
+    if _is_snntorch(module):
         _refuse_hidden_weights(module, name)
         return _snntorch(module)
     if name in spiking or any(isinstance(module, kind) for kind in spiking if isinstance(kind, type)):
@@ -71,24 +75,42 @@ def _ours(module: Neuron) -> NeuronKind:
     return NeuronKind(
         model=type(module).__name__,
         state_variables=len(module.model.state),
-        leaky=bool(set(module.model.params) - _NO_LEAK),
-        hard_reset=None if "v_reset" not in module.model.params else getattr(module, "v_reset", None) is not None,
+        leaky=_leaks(module),
+        hard_reset=_resets_hard(module),
         signal=_our_signal(module),
         all_steps=not single,
         membrane="v" if single and "v" in module.model.state else "",
+        unit=float(module.call_params()["v_threshold"]) if isinstance(module, LevelIF) else 1.0,
     )
 
 
+def _leaks(module: Neuron) -> bool:
+    if isinstance(module, LevelIF):
+        return float(module.call_params()["decay"]) < 1.0
+    return bool(set(module.model.params) - _NO_LEAK)
+
+
+def _resets_hard(module: Neuron) -> bool | None:
+    params = module.call_params()
+    if "v_reset" in params:
+        return params["v_reset"] is not None
+    return False if "v_threshold" in params else None
+
+
 def _our_signal(module: Neuron) -> Signal:
-    try:
-        fires = _has_spike(trace(module.model, module.call_params()).output)
-    except TraceError:
-        fires = True
-    if not fires:
+    if not _fires(module.model):
         return ANALOG
     # A surrogate that counts several spikes in one step knows their largest number.
     levels = getattr(module.surrogate_function, "max_spike_count", 1)
     return Signal("spikes", int(levels), signed=isinstance(module, BipolarIF))
+
+
+@lru_cache
+def _fires(model: NeuronModel) -> bool:
+    try:
+        return _has_spike(trace(model, model.params).output)
+    except TraceError:
+        return True
 
 
 def _has_spike(node: Node) -> bool:
@@ -135,13 +157,16 @@ def _refuse_hidden_weights(module: nn.Module, name: str) -> None:
 
 def reset_all(network: nn.Module) -> None:
     """Put every layer with state back to its start."""
-    outside = False
     for module in network.modules():
         if isinstance(module, MemoryModule):
             module.reset()
-        outside |= any(f"{base.__module__}.{base.__qualname__}" == _SNNTORCH for base in type(module).__mro__)
-    if outside:
-        importlib.import_module("snntorch.utils").reset(network)
+        elif _is_snntorch(module):
+            # snntorch.utils.reset leaves the membranes of nested networks as they are.
+            cast(Any, module).reset_mem()
+
+
+def _is_snntorch(module: nn.Module) -> bool:
+    return any(f"{base.__module__}.{base.__qualname__}" == _SNNTORCH for base in type(module).__mro__)
 
 
 def membrane_of(module: nn.Module, kind: NeuronKind) -> torch.Tensor | None:

@@ -10,7 +10,7 @@ import torch
 
 from neuromorphic.energy import torch_layers as layers
 from neuromorphic.energy.counts import ANALOG, Signal
-from neuromorphic.energy.fanout import nonzeros
+from neuromorphic.energy.fanout import linear_fanout, nonzeros
 from neuromorphic.energy.propagation import Tag, joined, tag_of_result
 from neuromorphic.energy.records import Rows
 from snn.errors import UnsupportedError
@@ -66,13 +66,12 @@ def _product(counter: TorchCounter, name: str, operands: tuple[Any, ...], out: t
     if a.is_weight and right.dim() == 2 and name in ("aten::mm", "aten::addmm"):
         return _weighted(counter, right.t(), left, out.t(), b)
     label = counter.label("matmul")
-    left, right, out = (_batched(x) for x in (left, right, out))
+    left, right = _batched(left), _batched(right)
     rows = counter.layout.product_rows(len(left) if len(left) > 1 else left.shape[1], label)
     if len(left) == 1 and left.shape[1] > 1:
         # One matrix whose rows are the samples: each row is a product of its own.
         left = left.transpose(0, 1)
         right = right.expand(len(left), -1, -1)
-        out = out.transpose(0, 1)
     m, k, n = left.shape[1], left.shape[2], right.shape[2]
     found = rows.total(layers.pairs(left, right))
     dense = m * k * n * rows.extra
@@ -88,13 +87,11 @@ def _product(counter: TorchCounter, name: str, operands: tuple[Any, ...], out: t
     spiking = [signal for signal in signals if signal.kind == "spikes"]
     # One spiking operand is enough: its spikes select what is added up.
     declared = min(spiking, key=lambda signal: signal.levels) if spiking else ANALOG
-    entries = nonzeros(left, rows.steps, rows.samples)
     counter.records.of(label, "matmul", geometry).add(
         Tag(declared, tag.sources),
         synops=found,
         synops_nonzero=found,
-        input_events=entries,
-        output_events=nonzeros(out, rows.steps, rows.samples),
+        input_events=nonzeros(left, rows.steps, rows.samples),
     )
     both_spike = len(spiking) == len(signals) == 2
     levels = prod(signal.levels for signal in spiking) * k
@@ -114,10 +111,10 @@ def _weighted(counter: TorchCounter, x: torch.Tensor, weight: torch.Tensor, out:
     geometry = {
         "weight_shape": tuple(weight.shape),
         "weight_count": weight.numel(),
-        "weight_nonzero_count": int(weight.ne(0).sum()),
         "weight_bits": weight.element_size() * 8,
     }
-    layers.count_matrix(counter.records, counter.maps, label, weight.detach(), geometry, x, out, tag, rows)
+    fanout = counter.maps.get(("linear", label), lambda: linear_fanout(weight.detach()))
+    layers.count_matrix(counter.records, label, fanout, geometry, x, out.shape[-1], tag, rows)
     return Tag(ANALOG, (label,))
 
 
@@ -177,7 +174,6 @@ def _elementwise(counter: TorchCounter, name: str, arguments: tuple[Any, ...], o
     geometry = {"input_shape": shape, "output_shape": shape, "output_signal": result.signal or ANALOG}
     counter.records.of(label, "elementwise", geometry).add(
         joined(tags),
-        output_events=nonzeros(out, rows.steps, rows.samples),
         adds=np.asarray(adds, dtype=np.int64),
         multiplies=multiplies,
     )

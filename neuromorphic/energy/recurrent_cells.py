@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from neuromorphic.energy import torch_layers as layers
 from neuromorphic.energy.counts import ANALOG
+from neuromorphic.energy.fanout import linear_fanout
 from neuromorphic.energy.propagation import Tag
 from neuromorphic.energy.records import Layout, Records
 
@@ -42,14 +44,14 @@ def count_cell(
         geometry: dict[str, Any] = {
             "weight_shape": tuple(weight.shape),
             "weight_count": weight.numel(),
-            "weight_nonzero_count": int(weight.ne(0).sum()),
             "bias_count": 0 if bias is None else bias.numel(),
             "weight_bits": weight.element_size() * 8,
             "recurrent": part == "hh",
         }
-        product = value @ weight.detach().t()
         given = value_tag or Tag(ANALOG, (f"{name}.hh",))
-        layers.count_matrix(records, maps, f"{name}.{part}", weight.detach(), geometry, value, product, given, rows)
+        label = f"{name}.{part}"
+        fanout = maps.get(("linear", label), partial(linear_fanout, weight.detach()))
+        layers.count_matrix(records, label, fanout, geometry, value, weight.shape[0], given, rows)
     if isinstance(cell, nn.RNNCell):
         return
     effective = _gate_products(cell, x, states)

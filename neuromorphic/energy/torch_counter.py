@@ -21,8 +21,9 @@ from neuromorphic.energy.propagation import CONSTANT, WEIGHT, Tag, Tags, summed,
 from neuromorphic.energy.records import Layout, Records, Rows
 from neuromorphic.energy.recurrent_cells import CELLS, count_cell
 from snn.errors import UnsupportedError
+from snn.models.stack import Stack
 
-_NEVER: tuple[type[nn.Module], ...] = (nn.RNNBase, nn.Bilinear, nn.EmbeddingBag)
+_NEVER: tuple[type[nn.Module], ...] = (nn.RNNBase, nn.Bilinear, nn.EmbeddingBag, nn.MultiheadAttention)
 
 
 class TorchCounter:
@@ -44,6 +45,7 @@ class TorchCounter:
         ] = []  # modules that run now, and the operations of this call so far
         self._inside = 0  # layers that are counted as a whole and are running now
         self._kinds: dict[str, NeuronKind] = {}
+        self._updated: set[str] = set()
         names = dict(network.named_modules())
         for unknown in [entry for entry in spiking if isinstance(entry, str) and entry not in names]:
             raise ValueError(f"count: spiking names no module {unknown!r}")
@@ -52,8 +54,8 @@ class TorchCounter:
                 self._kinds[name] = kind
             elif isinstance(module, _NEVER):
                 raise UnsupportedError(
-                    f"count: {name!r} ({type(module).__name__}) runs in one call that no hook sees into; "
-                    "write it with cells (nn.RNNCell, nn.LSTMCell, nn.GRUCell) or linear layers"
+                    f"count: {name!r} ({type(module).__name__}) runs in one call in which steps and samples cannot be "
+                    "told apart; write it with cells (nn.RNNCell, nn.LSTMCell, nn.GRUCell), linear layers and products"
                 )
 
     @contextmanager
@@ -85,7 +87,8 @@ class TorchCounter:
         if len(found) == 2:
             raise ValueError("count: some neurons take all steps and some one step at a time; say call=...")
         if not found:
-            return "batch"
+            # Our networks take [T, B, ...] whether they spike or not.
+            return "sequence" if any(isinstance(module, Stack) for module in self.network.modules()) else "batch"
         return "sequence" if found.pop() else "step"
 
     @property
@@ -201,23 +204,25 @@ class TorchCounter:
         graded = kind.signal.levels > 1
         self.records.of(name, "neuron", geometry).add(
             tag,
-            input_events=nonzeros(x[0], rows.steps, rows.samples),
             output_events=spikes,
-            output_magnitude=magnitudes(y, rows.steps, rows.samples) if graded else spikes * (kind.signal.levels == 1),
+            output_magnitude=magnitudes(y, rows.steps, rows.samples, kind.unit)
+            if graded
+            else spikes * (kind.signal.levels == 1),
             neuron_updates=rows.every(per_step),
-            membrane_changes=self._membrane_changes(module, kind, before, rows, per_step),
+            membrane_changes=self._membrane_changes(name, module, before, rows, per_step),
         )
         self.tags.set_all(output, Tag(ANALOG, (name,)))
         self.tags.set(y, Tag(kind.signal, (name,)))
 
     def _membrane_changes(
-        self, module: nn.Module, kind: NeuronKind, before: torch.Tensor | None, rows: Rows, per_step: int
+        self, name: str, module: nn.Module, before: torch.Tensor | None, rows: Rows, per_step: int
     ) -> Events:
-        after = membrane_of(module, kind)
+        after = membrane_of(module, self._kinds[name])
         if after is None or rows.steps != 1:
             return rows.every(0)
-        if before is None or before.shape != after.shape:
-            return rows.every(per_step)
+        if name not in self._updated or before is None or before.shape != after.shape:
+            self._updated.add(name)
+            return rows.every(per_step)  # every membrane is new in the first step
         return nonzeros(after - before, 1, rows.samples)
 
 

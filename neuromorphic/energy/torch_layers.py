@@ -74,14 +74,14 @@ class FanOuts:
         return self._made[key]
 
 
-def weight_geometry(layer: nn.Module, weight: torch.Tensor) -> dict[str, Any]:
+def weight_geometry(layer: nn.Module, weight: torch.Tensor, fanout: FanOut) -> dict[str, Any]:
     """The entries of a connection's geometry that its parameters decide."""
     bias = getattr(layer, "bias", None)
     bits = layer.weight_bits if isinstance(layer, CodedWeight) else weight.element_size() * 8
     return {
         "weight_shape": tuple(weight.shape),
         "weight_count": weight.numel(),
-        "weight_nonzero_count": int(weight.ne(0).sum()),
+        "weight_nonzero_count": fanout.weights,
         "bias_count": bias.numel() if isinstance(bias, torch.Tensor) else 0,
         "weight_bits": int(bits),
     }
@@ -100,37 +100,31 @@ def count_linear(
     """Count one call of a linear layer; x [..., in], y [..., out]."""
     rows = at.rows(x.shape[:-1], name)
     weight = weight_of(layer)
-    count_matrix(records, maps, name, weight, weight_geometry(layer, weight), x, y, tag, rows)
+    fanout = maps.get(("linear", name), lambda: linear_fanout(weight))
+    count_matrix(records, name, fanout, weight_geometry(layer, weight, fanout), x, y.shape[-1], tag, rows)
 
 
 def count_matrix(
     records: Records,
-    maps: FanOuts,
     name: str,
-    weight: torch.Tensor,
+    fanout: FanOut,
     geometry: dict[str, Any],
     x: torch.Tensor,
-    y: torch.Tensor,
+    out_count: int,
     tag: Tag,
     rows: Rows,
 ) -> None:
     """Count the product of rows [R, in] with a weight [out, in]."""
-    fanout = maps.get(("linear", name), lambda: linear_fanout(weight))
     entries, products, nonzero = (rows.total(part) for part in events(x.reshape(-1, 1, x.shape[-1]), fanout))
     geometry = {
         "input_shape": (*rows.rest, x.shape[-1]),
-        "output_shape": (*rows.rest, y.shape[-1]),
+        "output_shape": (*rows.rest, out_count),
         "dense_synops": fanout.dense * rows.extra,
         "dense_synops_padded": fanout.dense_padded * rows.extra,
+        "weight_nonzero_count": fanout.weights,
         **geometry,
     }
-    records.of(name, "linear", geometry).add(
-        tag,
-        synops=products,
-        synops_nonzero=nonzero,
-        input_events=entries,
-        output_events=nonzeros(y, rows.steps, rows.samples),
-    )
+    records.of(name, "linear", geometry).add(tag, synops=products, synops_nonzero=nonzero, input_events=entries)
 
 
 def count_conv(
@@ -161,15 +155,10 @@ def count_conv(
         "groups": layer.groups,
         "dense_synops": fanout.dense,
         "dense_synops_padded": fanout.dense_padded,
-        **weight_geometry(layer, weight),
+        **weight_geometry(layer, weight, fanout),
     }
-    records.of(name, "conv_transpose" if layer.transposed else "conv", geometry).add(
-        tag,
-        synops=products,
-        synops_nonzero=nonzero,
-        input_events=entries,
-        output_events=nonzeros(y, rows.steps, rows.samples),
-    )
+    kind = "conv_transpose" if layer.transposed else "conv"
+    records.of(name, kind, geometry).add(tag, synops=products, synops_nonzero=nonzero, input_events=entries)
 
 
 def _padding(layer: nn.modules.conv._ConvNd) -> tuple[int, ...]:
@@ -181,19 +170,13 @@ def _padding(layer: nn.modules.conv._ConvNd) -> tuple[int, ...]:
 def count_norm(
     records: Records, name: str, layer: nn.Module, x: torch.Tensor, y: torch.Tensor, tag: Tag, at: Layout
 ) -> None:
-    """Count one call of a normalisation: one multiplication and one addition per entry with fixed statistics."""
+    """Count one call of a normalisation: one multiplication and one addition per entry."""
     rows = sample_rows(layer, name, x, at)
     shape = tuple(x.shape[rows.axes :])
     per_step = prod(shape)
     parameters = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
     geometry = {"input_shape": shape, "output_shape": shape, "weight_count": 0, "bias_count": parameters}
-    records.of(name, "norm", geometry).add(
-        tag,
-        input_events=nonzeros(x, rows.steps, rows.samples),
-        output_events=nonzeros(y, rows.steps, rows.samples),
-        adds=rows.every(per_step),
-        multiplies=rows.every(per_step),
-    )
+    records.of(name, "norm", geometry).add(tag, adds=rows.every(per_step), multiplies=rows.every(per_step))
 
 
 def count_pool(
@@ -216,12 +199,7 @@ def count_pool(
         "stride": _per_axis(getattr(layer, "stride", ()), len(out) - 1),
         "padding": _per_axis(getattr(layer, "padding", ()), len(out) - 1),
     }
-    records.of(name, "pool", geometry).add(
-        tag,
-        input_events=nonzeros(x, rows.steps, rows.samples),
-        output_events=nonzeros(y, rows.steps, rows.samples),
-        adds=rows.every(prod(out) * (sums - 1)),
-    )
+    records.of(name, "pool", geometry).add(tag, adds=rows.every(prod(out) * (sums - 1)))
     return sums
 
 
@@ -233,11 +211,7 @@ def count_activation(records: Records, name: str, x: torch.Tensor, y: torch.Tens
     """Count one call of an activation function; it does no synaptic operation and no addition."""
     rows = at.rows(x.shape[:-1], name)
     geometry = {"input_shape": tuple(x.shape[rows.axes :]), "output_shape": tuple(y.shape[rows.axes :])}
-    records.of(name, "activation", geometry).add(
-        tag,
-        input_events=nonzeros(x, rows.steps, rows.samples),
-        output_events=nonzeros(y, rows.steps, rows.samples),
-    )
+    records.of(name, "activation", geometry).add(tag, output_events=nonzeros(y, rows.steps, rows.samples))
 
 
 def sample_rows(layer: nn.Module, name: str, x: torch.Tensor, at: Layout) -> Rows:

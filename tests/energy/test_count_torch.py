@@ -17,6 +17,7 @@ from torch import nn
 import snn
 from neuromorphic.energy import ANALOG, SPIKES, Counts, Signal, count
 from neuromorphic.energy.fanout import conv_fanout, events, events_reference, linear_fanout
+from snn.layers import SpikeConv2d, SpikeLinear
 from snn.models import SpikingConvNet, SpikingMLP
 
 
@@ -341,6 +342,37 @@ def test_functions_equal_layers() -> None:
         assert a.synops_nonzero.tolist() == b.synops_nonzero.tolist()
 
 
+def test_spike_sparse_layers_count_like_dense_ones() -> None:
+    sparse_layers = nn.Sequential(SpikeConv2d(2, 4, 3, padding=1), nn.Flatten(), SpikeLinear(4 * 36, 5))
+    dense_layers = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.Flatten(), nn.Linear(4 * 36, 5))
+    dense_layers.load_state_dict(sparse_layers.state_dict())
+    x = spikes(3, 2, 6, 6, rate=0.05)
+    ours, theirs = count(sparse_layers, x, input_signal=SPIKES), count(dense_layers, x, input_signal=SPIKES)
+    assert ours["0"] == theirs["0"]
+    assert ours["2"].dense_synops == theirs["2"].dense_synops
+
+
+class OwnNeuron(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x > 0.5).to(x)
+
+
+@pytest.mark.parametrize("declared", [(OwnNeuron,), ("1",)])
+def test_declared_neurons(declared: tuple[Any, ...]) -> None:
+    net = nn.Sequential(nn.Linear(6, 5), OwnNeuron(), nn.Linear(5, 2))
+    x = 3 * sparse(4, 6)
+    counts = count(net, x, spiking=declared)
+    assert counts["1"].neuron_model == "OwnNeuron"
+    assert counts["1"].neuron_count == 5
+    assert counts["2"].total("acs") == 2 * int((net[0](x) > 0.5).sum())
+
+
+def test_a_neuron_that_hides_weights_is_refused() -> None:
+    net = nn.Sequential(nn.Linear(6, 5))
+    with pytest.raises(snn.UnsupportedError, match="holds the weights"):
+        count(net, torch.zeros(2, 6), spiking=(nn.Linear,))
+
+
 def test_batches_are_put_together() -> None:
     net, x = SpikingMLP((6,), 3, hidden=(5,)).eval(), sparse(4, 6, 6)
     whole = count(net, x)
@@ -389,6 +421,7 @@ def test_hooks_are_gone_after_an_error() -> None:
         (nn.Linear(2, 2), torch.zeros(2, 2), {"call": "sequence", "steps": 3}, ValueError, "steps belongs to"),
         (nn.Linear(2, 2), torch.zeros(2), {"call": "sequence"}, ValueError, r"data must be \[T, B"),
         (nn.LSTM(2, 2), torch.zeros(2, 2, 2), {}, snn.UnsupportedError, "nn.LSTMCell"),
+        (nn.TransformerEncoderLayer(4, 2), torch.zeros(2, 2, 4), {}, snn.UnsupportedError, "self_attn"),
         (nn.Linear(2, 2), torch.zeros(2, 2), {"spiking": ("relu",)}, ValueError, "names no module 'relu'"),
         (nn.Sequential(nn.Flatten(0), nn.Linear(6, 2)), torch.zeros(3, 2), {}, snn.ShapeError, "leading axes"),
     ],

@@ -133,3 +133,40 @@ def test_a_built_engine_network_is_refused() -> None:
     network.run(1.0)
     with pytest.raises(ValueError, match="already built"):
         count(network, 1.0)
+
+
+class Convolutional(nn.Module):
+    """Two convolutions and a linear layer with neurons behind each, over [T, B, ...]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.first_neurons = nn.Conv2d(2, 4, 3, padding=1, bias=False), snn.IF(step_mode="m")
+        self.second, self.second_neurons = nn.Conv2d(4, 6, 3, 2, 1, bias=False), snn.LIF(tau=2.0, step_mode="m")
+        self.last, self.last_neurons = nn.Linear(6 * 16, 10, bias=False), snn.IF(step_mode="m")
+        for parameter in self.parameters():
+            parameter.data = (parameter.data * 32).round() / 8
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        steps = x.shape[:2]
+        y = self.first_neurons(self.first(x.flatten(0, 1)).unflatten(0, steps))
+        y = self.second_neurons(2 * self.second(y.flatten(0, 1)).unflatten(0, steps))
+        return self.last_neurons(2 * self.last(y.flatten(2)))
+
+
+def test_the_compiler_s_event_network_counts_like_torch() -> None:
+    compiler = pytest.importorskip("neuromorphic.compiler")
+    net = Convolutional().eval()
+    x = (torch.rand(6, 3, 2, 8, 8, generator=torch.Generator().manual_seed(4)) < 0.3).float()
+    expected = count(net, x, input_signal=SPIKES)
+    found = count(compiler.compile(net, x), x)
+    assert [layer.name for layer in found.layers] == ["first", "second", "last"]
+    for layer in found.layers:
+        connection = expected[layer.name]
+        neurons = expected.neurons_behind(connection)
+        assert neurons is not None
+        assert layer.synops.tolist() == connection.synops.tolist()
+        assert layer.input_events.tolist() == connection.input_events.tolist()
+        assert layer.output_events.tolist() == neurons.output_events.tolist()
+        assert layer.neuron_updates.tolist() == neurons.neuron_updates.tolist()
+        assert layer.total("synops") > 0

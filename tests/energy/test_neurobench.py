@@ -100,6 +100,12 @@ class SpikingNetwork(nn.Module):
         super().__init__()
         self.layers = layers
 
+    def reset(self) -> None:
+        """NeuroBench calls this where it exists; snntorch.utils.reset does not reach nested layers."""
+        for layer in self.layers:
+            if isinstance(layer, snntorch.SpikingNeuron):
+                layer.reset_mem()
+
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         y = self.layers(x)
         return y, y

@@ -70,7 +70,8 @@ def lemaire(
         if layer.input_signal.is_binary:
             _spiking(costs, layer, neurons, addressing)
         else:
-            _dense(costs, layer, 1 if analog_once else layer.steps)
+            is_analog = layer.input_signal.kind == "analog"
+            _dense(costs, layer, 1 if analog_once and is_analog else layer.steps)
         rows += costs.rows
     text = f"memory, addressing and operations, {bits} bit, {chosen}, addressing {addressing}"
     text += ", analog layers once" if analog_once else ", analog layers at every step they ran"

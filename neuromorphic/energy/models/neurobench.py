@@ -44,9 +44,6 @@ def neurobench(counts: Counts) -> Estimate:
         term = "effective AC" if layer.input_signal.is_binary else "effective MAC"
         rows.append(row(layer.name, term, effective, per_operation, UNIT, count_high=_dense(layer)))
     metrics = _metrics(counts)
-    metrics["effective_acs"] = sum(entry.typical for entry in rows if entry.term == "effective AC")
-    metrics["effective_macs"] = sum(entry.typical for entry in rows if entry.term == "effective MAC")
-    metrics["dense"] = sum(entry.high for entry in rows)
     text = "effective operations (low, typical): zero inputs and zero weights skipped; dense (high): none skipped"
     return Estimate("neurobench", text, tuple(rows), UNIT, ("NeuroBench prices nothing",), metrics)
 
@@ -66,7 +63,12 @@ def _metrics(counts: Counts) -> dict[str, float]:
     active = [layer for layer in counts.layers if layer.kind in ("neuron", "activation")]
     values = sum(prod(layer.output_shape) * layer.steps * layer.samples for layer in active)
     nonzero = sum(layer.total("output_events") for layer in active)
+    operations = [layer for layer in counts.layers if layer.kind in _CONNECTIONS or _is_gate(layer)]
+    binary = sum(layer.total("synops_nonzero") for layer in operations if layer.input_signal.is_binary)
     metrics = {
+        "effective_acs": binary / counts.samples,
+        "effective_macs": (sum(layer.total("synops_nonzero") for layer in operations) - binary) / counts.samples,
+        "dense": sum(_dense(layer) for layer in operations),
         "footprint": float(counts.footprint_bytes),
         "parameter_count": float(counts.parameter_count),
         "connection_sparsity": round(1 - present / weights, 4) if weights else 0.0,
