@@ -127,7 +127,7 @@ def _engine(
 
 
 def _integer_run(trained: Trained, network: nn.Module, target: str, found: dict[str, Any]) -> Run:
-    from neuromorphic.targets.quantization import quantize
+    from neuromorphic.targets import quantize
 
     integer, report = quantize(network, target, trained.calibration.to(next(network.parameters()).dtype))
     found["report"] = str(report)

@@ -244,7 +244,8 @@ def _flatten(op: Take, layer: Layer, before: Shape) -> NodeData:
         for last in range(first, len(before)):
             merged = (*before[:first], int(np.prod(before[first : last + 1])), *before[last + 1 :])
             if merged == layer.shape:
-                values = {"start_dim": first, "end_dim": last, "input_type": {"input": np.array(before)}}
+                end = -1 if last == len(before) - 1 else last
+                values = {"start_dim": first, "end_dim": end, "input_type": {"input": np.array(before)}}
                 return NodeData("Flatten", values)
     raise UnsupportedError(f"a reshape from {before} to {layer.shape} has no NIR form")
 

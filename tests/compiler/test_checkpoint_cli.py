@@ -30,6 +30,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def rate_coded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "rate"
+    code = ["--encoding.name", "rate", "--encoding.steps", "8"]
+    assert train(["--config", "digits", "--epochs", "4", *code, "--run-dir", str(folder)]) == 0
+    return folder
+
+
 def result(run: Path, tmp_path: Path, *arguments: str) -> dict[str, float]:
     file = tmp_path / "out.json"
     assert main(["--checkpoint", str(run), "--json", str(file), *arguments]) == 0
@@ -48,11 +56,12 @@ def test_events_agree_with_torch(run: Path, tmp_path: Path, capsys: pytest.Captu
     assert "equal spikes" in capsys.readouterr().out
 
 
-def test_torch_and_integers(run: Path, tmp_path: Path) -> None:
-    assert result(run, tmp_path, "--engine=torch", "--samples", "50")["equal_predictions"] == 1.0
-    integers = result(run, tmp_path, "--engine=int:loihi", "--samples", "100")
-    assert integers["samples"] == 100
-    assert integers["equal_predictions"] > 0.8
+def test_torch_and_integers(rate_coded: Path, tmp_path: Path) -> None:
+    assert result(rate_coded, tmp_path, "--engine=torch", "--samples", "50")["equal_predictions"] == 1.0
+    integers = result(rate_coded, tmp_path, "--engine=int:loihi", "--samples", "200")
+    assert integers["samples"] == 200
+    assert integers["equal_predictions"] > 0.9
+    assert abs(integers["accuracy"] - integers["torch_accuracy"]) < 0.05
     assert "ms_per_image" in integers
 
 
@@ -61,6 +70,7 @@ def test_torch_and_integers(run: Path, tmp_path: Path) -> None:
     [
         (["--engine", "quantum"], "--engine must be event, torch or int:TARGET, got 'quantum'"),
         (["--engine", "int:pentium"], "pentium"),
+        (["--engine", "int:loihi"], "encode it as spikes"),
         (["--samples", "0"], "--samples must lie in [1, "),
     ],
 )
