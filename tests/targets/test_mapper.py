@@ -196,6 +196,40 @@ def test_messages_are_spikes_times_receiving_cores(networks: dict[str, Counts]) 
     assert mapping.between_cores == pytest.approx(mapping.messages - own)
 
 
+def test_pooling_is_part_of_the_connection() -> None:
+    """3x3 with padding 1 and pooling by 2 behind it is 4x4 at stride 2; pooling in front doubles kernel and stride."""
+    net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.AvgPool2d(2), snn.IF(step_mode="m"))
+    (layer,) = placed_layers(count(_over_time(net), torch.zeros(1, 1, 1, 4, 4), input_signal=SPIKES))
+    assert (layer.kernel, layer.stride, layer.padding, layer.size) == ((4, 4), (2, 2), (1, 1), (2, 2, 2))
+    assert layer.inputs_of(0, 4).tolist() == [[1, 2, 2, 1], [2, 4, 4, 2], [2, 4, 4, 2], [1, 2, 2, 1]]
+    assert layer.inputs_of(0, 1).sum() == 9
+    net = nn.Sequential(
+        nn.Conv2d(1, 2, 1), snn.IF(step_mode="m"), nn.AvgPool2d(2), nn.Conv2d(2, 3, 3, padding=1), snn.IF(step_mode="m")
+    )
+    _, layer = placed_layers(count(_over_time(net), torch.zeros(1, 1, 1, 8, 8), input_signal=SPIKES))
+    assert (layer.kernel, layer.stride, layer.padding) == ((6, 6), (2, 2), (2, 2))
+    assert (layer.source, layer.size, layer.pool) == ((2, 8, 8), (3, 4, 4), (2, 2))
+    assert entries_of(layer) == (2 * 2**4 * 2**2, 3 * 2**4)
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), snn.IF(step_mode="m"), nn.AvgPool2d(3, stride=2), snn.IF(step_mode="m"))
+    with pytest.raises(UnsupportedError, match="pools with overlap"):
+        place_network(
+            count(_over_time(nn.Sequential(*net[:3], nn.Conv2d(2, 1, 1))), torch.zeros(1, 1, 1, 9, 9)), "loihi"
+        )
+
+
+def test_hops_are_tile_borders_on_the_way(networks: dict[str, Counts]) -> None:
+    """Four cores a tile, 32 tiles on a mesh of side 6, filled row by row in a winding line."""
+    mapping = place_network(networks["mlp"], "loihi")
+    place = [(column if row % 2 == 0 else 5 - column, row) for row in range(6) for column in range(6)]
+    across = [
+        (sent * abs(place[a // 4][0] - place[b // 4][0]), sent * abs(place[a // 4][1] - place[b // 4][1]))
+        for a, b, sent in mapping.traffic
+    ]
+    assert mapping.hops_x == pytest.approx(sum(x for x, _ in across))
+    assert mapping.hops_y == pytest.approx(sum(y for _, y in across))
+    assert mapping.hops_x > 0
+
+
 def test_convolutions_send_less_than_dense_layers(networks: dict[str, Counts]) -> None:
     mapping = place_network(networks["vgg"], "loihi2")
     layers = placed_layers(networks["vgg"])
