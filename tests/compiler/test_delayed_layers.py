@@ -15,7 +15,6 @@ from snn.errors import UnsupportedError
 from snn.layers import MPBN, DelayedLinear, fold_mpbn, round_delays
 from snn.models import SpikingDelayNet, SpikingResNet, Stack
 
-
 EASY = {"class": "LIF", "v_threshold": 0.3}  # fires often, so that the comparison sees many spikes
 
 
