@@ -126,7 +126,7 @@ def own_neuron(node: NodeData, dt: float, shape: Shape) -> Neuron | None:
     if any(not np.allclose(fields[key], node.fields[key], rtol=1e-6, atol=0.0) for key in fields):
         return None
     given: dict[str, Any] = {
-        key: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for key, value in values.items()
+        key: torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value for key, value in values.items()
     }
     if name in _CLASSES:
         own: Any = _CLASSES[str(name)]
