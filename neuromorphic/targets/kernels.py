@@ -6,8 +6,6 @@ scalar function after its states. Samples run in parallel; every number is an in
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit, prange
 
@@ -19,10 +17,11 @@ from neuromorphic.targets.arithmetic import (
     receive,
 )
 
-_options: dict[str, Any] = {"cache": True, "nogil": True, "parallel": True}
+_NEVER = 2**50
+"""A threshold that no state reaches."""
 
 
-@njit(**_options)
+@njit(cache=True, nogil=True, parallel=True)
 def linear_sums(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Sum over inputs of x weight; x [T, B, I] int32, weight [I, O] int32; returns int64 [T, B, O]. Zeros are skipped."""
     T, B, inputs = x.shape
@@ -46,7 +45,7 @@ def _output_at(position: int, stride: int, size: int) -> int:
     return position // stride
 
 
-@njit(**_options)
+@njit(cache=True, nogil=True, parallel=True)
 def conv_sums(
     x: np.ndarray, weight: np.ndarray, geometry: np.ndarray, in_shape: np.ndarray, out_shape: np.ndarray
 ) -> np.ndarray:
@@ -85,7 +84,7 @@ def conv_sums(
     return a
 
 
-@njit(**_options)
+@njit(cache=True, nogil=True, parallel=True)
 def run_cuba(a: np.ndarray, feedback: np.ndarray, p: np.ndarray) -> np.ndarray:
     """`cuba_step` over a [T, B, N]; feedback [N, N] int32 (source, target) or [0, 0]; spikes int32."""
     T, B, N = a.shape
@@ -116,7 +115,7 @@ def _add_feedback(total: np.ndarray, out: np.ndarray, feedback: np.ndarray, t: i
                 total[n] += value * feedback[m, n]
 
 
-@njit(**_options)
+@njit(cache=True, nogil=True, parallel=True)
 def run_fixed_point(a: np.ndarray, feedback: np.ndarray, p: np.ndarray, spiking: bool) -> np.ndarray:
     """`fixed_point_step` over a [T, B, N]; with spiking False the voltage itself, never reset; int64."""
     T, B, N = a.shape
@@ -128,7 +127,7 @@ def run_fixed_point(a: np.ndarray, feedback: np.ndarray, p: np.ndarray, spiking:
             total[:] = a[t, b]
             _add_feedback(total, out, feedback, t, b)
             for n in range(N):
-                threshold: Any = p[2, n] if spiking else np.int64(1) << 50
+                threshold = p[2, n] if spiking else _NEVER
                 z, c, v = fixed_point_step(
                     total[n],
                     state[0, n],
@@ -147,7 +146,7 @@ def run_fixed_point(a: np.ndarray, feedback: np.ndarray, p: np.ndarray, spiking:
     return out
 
 
-@njit(**_options)
+@njit(cache=True, nogil=True, parallel=True)
 def run_bit_shift(x: np.ndarray, weight: np.ndarray, feedback: np.ndarray, p: np.ndarray) -> np.ndarray:
     """`receive` spike by spike, then `bit_shift_step`; x [T, B, I] int32 counts, weight [I, N]; counts int32 [T, B, N]."""
     T, B, inputs = x.shape
@@ -172,7 +171,7 @@ def run_bit_shift(x: np.ndarray, weight: np.ndarray, feedback: np.ndarray, p: np
     return out
 
 
-@njit(**_options)
+@njit(cache=True, nogil=True, parallel=True)
 def run_event_if(
     x: np.ndarray,
     weight: np.ndarray,
