@@ -254,12 +254,14 @@ def picture(outcomes: Sequence[Outcome], title: str, path: str | Path) -> None:
         )
     front = pareto([(o.ns_ace / 1e3, 100 * o.accuracy) for o in outcomes])
     axis.plot([x for x, _ in front], [y for _, y in front], color="black", lw=0.9, ls="--", label="Pareto front")
-    axis.set_xscale("log")
+    if max(o.ns_ace for o in outcomes) > 5 * min(o.ns_ace for o in outcomes):
+        axis.set_xscale("log")
+    axis.margins(x=0.12)
     axis.set_xlabel("NS-ACE per inference (thousand bit operations)")
     axis.set_ylabel("test accuracy in %")
     axis.set_title(title)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, loc="lower right")
+    axis.legend(fontsize=8, loc="best")
     with replacing(Path(path)) as temporary:
         temporary.write_bytes(png_of(figure))
 

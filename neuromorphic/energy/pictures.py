@@ -145,7 +145,7 @@ def accuracy_over_energy(reports: Sequence[Report], model: str) -> bytes | None:
     axis.set_xlabel(f"nJ per inference, {model}")
     axis.set_ylabel("accuracy on the counted inputs in %")
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, loc="lower right")
+    axis.legend(fontsize=8, loc="best")
     return png_of(figure)
 
 

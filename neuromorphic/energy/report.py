@@ -85,7 +85,8 @@ def make_report(
         try:
             mappings[target] = place(counts, target, frames_per_second=frames_per_second)
         except UnsupportedError as error:
-            unmapped[target] = str(error)
+            reason = str(error)
+            unmapped[target] = reason if reason.startswith(f"{target}:") else f"{target}: {reason}"
     return Report(case, counts, estimates, refused, mappings, unmapped, _accuracy_by_step(case))
 
 

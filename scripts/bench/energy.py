@@ -158,7 +158,8 @@ def seeds(arguments: argparse.Namespace) -> tuple[int, ...]:
 def sweep_budget(arguments: argparse.Namespace) -> dict[str, Any]:
     """Accuracy of every split of one Bit Budget."""
     say = print if arguments.verbose else lambda _: None
-    found = sweep(recipe(arguments), arguments.budget, arguments.runs, (1, 2, 4, 8), seeds(arguments), report=say)
+    widths = tuple(int(text) for text in arguments.weight_bits.split(","))
+    found = sweep(recipe(arguments), arguments.budget, arguments.runs, widths, seeds(arguments), report=say)
     print(table(found))
     if arguments.picture:
         draw(found, f"{arguments.data}, Bit Budget {arguments.budget}, {arguments.seeds} seeds", arguments.picture)
@@ -200,6 +201,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--budget", type=int, default=16)
+    parser.add_argument("--weight-bits", default="1,2,4,8", help="with sweep: widths to try (default: 1,2,4,8)")
     parser.add_argument("--picture", metavar="FILE")
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()

@@ -115,6 +115,14 @@ def test_interpolated_prices_say_so() -> None:
     assert "interpolated" not in horowitz.mac_price("int8").source
 
 
+@pytest.mark.parametrize(("bits", "precision"), [(4, "int8"), (8, "int8"), (16, "fp16"), (32, "fp32")])
+def test_arithmetic_is_as_wide_as_the_weights(counts: Counts, bits: int, precision: str) -> None:
+    layers = tuple(replace(layer, weight_bits=bits) if layer.is_connection else layer for layer in counts.layers)
+    narrow = replace(counts, layers=layers)
+    assert estimate(narrow, "45nm") == estimate(narrow, "45nm", precision=precision)
+    assert precision in estimate(narrow, "45nm").convention
+
+
 def test_break_even_rates() -> None:
     assert break_even_rate(4, 0.5, 8.0) == (1.0, 0.125, 0.5)
     with pytest.raises(ValueError, match="steps >= 1"):

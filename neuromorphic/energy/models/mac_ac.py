@@ -18,7 +18,7 @@ from snn.errors import closest
 
 def mac_ac(
     counts: Counts,
-    precision: str = "fp32",
+    precision: str | None = None,
     convention: str = "exact",
     analog_once: bool = False,
     fold_norm: bool = True,
@@ -31,7 +31,8 @@ def mac_ac(
 
     Args:
         counts: of the network.
-        precision: "fp32", "fp16", "int32", "int16" (interpolated) or "int8".
+        precision: "fp32", "fp16", "int32", "int16" (interpolated) or "int8"; None takes int8 for a network whose widest
+            weights have at most 8 bits, fp16 up to 16 and fp32 above.
         convention: one of `CONVENTIONS`.
         analog_once: charge a layer with analog input once, as if its result were kept for all steps, and not each time
             it really ran.
@@ -41,6 +42,7 @@ def mac_ac(
     """
     if convention not in CONVENTIONS:
         raise ValueError(f"convention: unknown {convention!r}{closest(convention, CONVENTIONS)}")
+    precision = precision or _precision_of(counts)
     mac, ac = mac_price(precision), add_price(precision)
     rows: list[Row] = []
     if convention == "exact":
@@ -66,6 +68,11 @@ def mac_ac(
     text = (CONVENTIONS[convention].__doc__ or "").split("\n")[0]
     notes = ("arithmetic only: no memory, addressing, routing or static energy",)
     return Estimate("45nm", f"{convention}, {precision}, {first}: {text}", tuple(rows), notes=notes)
+
+
+def _precision_of(counts: Counts) -> str:
+    widest = max((layer.weight_bits or 0 for layer in counts.connections), default=32) or 32
+    return "int8" if widest <= 8 else "fp16" if widest <= 16 else "fp32"
 
 
 def _others(counts: Counts, layer: LayerCounts, fold_norm: bool, mac: Price, ac: Price) -> list[Row]:
