@@ -23,7 +23,17 @@ from neuromorphic.engine.layout import TILE
 from neuromorphic.engine.models import NeuronModel
 
 _FOLDER = Path(__file__).parent
-_KERNELS = ("scalar_operations", "counter_rng", "stimuli", "step", "barrier", "views", "delivery", "long_term")
+_KERNELS = (
+    "scalar_operations",
+    "counter_rng",
+    "stimuli",
+    "step",
+    "barrier",
+    "views",
+    "prefetch",
+    "delivery",
+    "long_term",
+)
 _DEPENDENCIES = (*(f"kernels/{name}.py" for name in _KERNELS), "layout.py", "plasticity.py")
 
 

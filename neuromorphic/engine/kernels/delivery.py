@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from neuromorphic.engine.kernels.prefetch import prefetch
 from neuromorphic.engine.kernels.views import njit_views
 
 INDIVIDUAL, PER_SOURCE, SHORT_TERM, LONG_TERM = range(4)
@@ -95,6 +96,11 @@ def deliver(b, layout, tables, ring, log_step, log_id, first, last):  # type: ig
         for q in range(first, last):
             s = np.int64(log_id[q])
             low, high = pointers[s * blocks + b], pointers[s * blocks + b + 1]
+            if q + 1 < last:
+                following = np.int64(log_id[q + 1]) * blocks + b
+                prefetch(tables.offsets, pointers[following], pointers[following + 1])
+                if kind != PER_SOURCE:
+                    prefetch(tables.weights, pointers[following], pointers[following + 1])
             if kind == SHORT_TERM:
                 if pointers[s * blocks] == pointers[s * blocks + blocks]:
                     continue
