@@ -13,7 +13,7 @@ from numba.np.arrayobj import make_array
 
 from neuromorphic.engine.kernels.views import njit_views
 
-LINE = 64  # bytes
+STRIP = 16  # elements: a cache line of 4-byte numbers
 
 
 @intrinsic
@@ -36,8 +36,14 @@ def _prefetch(typing_context: Any, array: Any, index: Any) -> Any:
 
 
 @njit_views
-def prefetch(array, low, high):  # type: ignore[no-untyped-def]
-    """Starts loading array[low:high]."""
-    step = np.int64(LINE // array.itemsize)
-    for i in range(low, high, step):
-        _prefetch(array, np.int64(i))
+def prefetch_strip(array, first):  # type: ignore[no-untyped-def]
+    """Starts loading STRIP elements; ``first`` is a multiple of STRIP, and large arrays start on a cache line."""
+    _prefetch(array, np.int64(first))
+    if array.itemsize > 4:
+        _prefetch(array, np.int64(first + STRIP // 2))
+
+
+@njit_views
+def prefetch_one(array, index):  # type: ignore[no-untyped-def]
+    """Starts loading array[index]."""
+    _prefetch(array, np.int64(index))
