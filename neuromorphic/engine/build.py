@@ -12,7 +12,7 @@ from neuromorphic.engine.distributions import LOG_NORMAL, NORMAL, Distribution, 
 from neuromorphic.engine.kernels import build_rows, finish_rows
 from neuromorphic.engine.kernels.counter_rng import stream_reference
 from neuromorphic.engine.kernels.delivery import INDIVIDUAL, LONG_TERM, PER_SOURCE, SHORT_TERM, Tables
-from neuromorphic.engine.layout import Layout, global_cells, with_slots
+from neuromorphic.engine.layout import Layout, aligned_zeros, global_cells, with_slots
 from neuromorphic.engine.network import Projection
 from neuromorphic.engine.plasticity import ShortTermPlasticity
 from neuromorphic.engine.threads import on_parts
@@ -71,29 +71,51 @@ def plan_tables(projections: list[Projection]) -> list[TablePlan]:
     return [*([individual] if individual.projections else []), *dynamic, *shared]
 
 
-def build_tables(
-    plans: list[TablePlan], layout: Layout, seed: int, h: float, dtype: type, blocks: int
-) -> tuple[Layout, Tables, int]:
-    """Generate all synapses.
+@dataclass
+class Rows:
+    """Lengths of all rows, known before the synapses are written. K tables of N sources."""
 
-    Returns: the layout with its ring, the tables, and the shortest delay in steps (a large number without synapses).
-    """
-    sources = int(layout.first_id[-1])
-    generated = {p.index: _count(p, seed, blocks) for plan in plans for p in plan.projections}
-    starts = np.zeros((len(plans), sources + 1), dtype=np.int64)
+    generated: dict[int, Generated]  # by projection
+    starts: np.ndarray  # [K, N + 1] first synapse of each row
+    weighted: int  # synapses that carry a weight
+
+    @property
+    def mean(self) -> float:
+        """Mean synapses of the rows that have any."""
+        lengths = np.diff(self.starts, axis=1)
+        return float(lengths.sum() / max(np.count_nonzero(lengths), 1))
+
+
+def count_rows(plans: list[TablePlan], sizes: list[int], seed: int, workers: int) -> Rows:
+    """Count the synapses of every source; ``sizes`` are the neurons of each population."""
+    first_id = np.concatenate([[0], np.cumsum(sizes)])
+    generated = {p.index: _count(p, seed, workers) for plan in plans for p in plan.projections}
+    starts = np.zeros((len(plans), int(first_id[-1]) + 1), dtype=np.int64)
     total = weighted = 0
     for k, plan in enumerate(plans):
-        lengths = np.zeros(sources, dtype=np.int64)
+        lengths = np.zeros(int(first_id[-1]), dtype=np.int64)
         for p in plan.projections:
-            first = layout.first_id[p.pre.index]
+            first = first_id[p.pre.index]
             lengths[first : first + p.pre.n] += generated[p.index].counts
         starts[k, 0] = total
         starts[k, 1:] = total + np.cumsum(lengths)
         total = int(starts[k, -1])
         if plan.kind != PER_SOURCE:
             weighted = total
-    offsets = np.empty(total, dtype=np.uint32)
-    weights: np.ndarray = np.empty(weighted, dtype=dtype)
+    return Rows(generated, starts, weighted)
+
+
+def build_tables(
+    plans: list[TablePlan], rows: Rows, layout: Layout, seed: int, h: float, dtype: type, workers: int
+) -> tuple[Layout, Tables, int]:
+    """Generate all synapses on ``workers`` threads.
+
+    Returns: the layout with its ring, the tables, and the shortest delay in steps (a large number without synapses).
+    """
+    sources, blocks = int(layout.first_id[-1]), len(layout.block_cells)
+    starts, generated = rows.starts, rows.generated
+    offsets = aligned_zeros(int(starts[-1, -1]) if len(plans) else 0, np.uint32)
+    weights = aligned_zeros(rows.weighted, dtype)
 
     edges = np.concatenate([[0], np.cumsum(layout.block_cells)])
     longest, shortest, too_far = 1, 2**62, 0
@@ -103,7 +125,7 @@ def build_tables(
             first = int(layout.first_id[p.pre.index])
             at = position[first : first + p.pre.n]
             found = _write(
-                p, generated[p.index], layout, seed, h, at, offsets, weights, plan.kind != PER_SOURCE, blocks
+                p, generated[p.index], layout, seed, h, at, offsets, weights, plan.kind != PER_SOURCE, workers
             )
             longest, shortest, too_far = max(longest, found[0]), min(shortest, found[1]), too_far + found[2]
             at += generated[p.index].counts
@@ -119,11 +141,11 @@ def build_tables(
         used = np.flatnonzero(np.diff(starts[k]))
         if len(used):
             on_parts(
-                finish_rows.finish_rows, PARTS, blocks,
+                finish_rows.finish_rows, PARTS, workers,
                 starts[k, used], starts[k, used + 1], used, blocks, pointers[k], offsets, weights,
                 plan.kind != PER_SOURCE, edges, layout.block_cells, layout.block_base, int(layout.slots[0]), PARTS,
             )  # fmt: skip
-    return layout, _tables(plans, pointers, offsets, weights, layout, h, dtype, blocks), shortest
+    return layout, _tables(plans, pointers, offsets, weights, layout, h, dtype, workers), shortest
 
 
 def _tables(
@@ -134,7 +156,7 @@ def _tables(
     layout: Layout,
     h: float,
     dtype: type,
-    blocks: int,
+    workers: int,
 ) -> Tables:
     sources = int(layout.first_id[-1])
     row_weight: np.ndarray = np.zeros(
@@ -151,7 +173,7 @@ def _tables(
             stp[k] = rule.U, rule.tau_rec_ms / h, rule.tau_fac_ms / h
             stp_index[k] = dynamic
             dynamic += 1
-    state = np.zeros((blocks, dynamic, sources, 3))
+    state = np.zeros((workers, dynamic, sources, 3))
     for k in range(len(plans)):
         if plans[k].kind == SHORT_TERM:
             state[:, stp_index[k]] = stp[k, 0], 1.0, -1.0

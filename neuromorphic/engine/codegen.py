@@ -23,7 +23,17 @@ from neuromorphic.engine.layout import TILE
 from neuromorphic.engine.models import NeuronModel
 
 _FOLDER = Path(__file__).parent
-_KERNELS = ("scalar_operations", "counter_rng", "stimuli", "step", "barrier", "views", "delivery", "long_term")
+_KERNELS = (
+    "scalar_operations",
+    "counter_rng",
+    "stimuli",
+    "step",
+    "barrier",
+    "views",
+    "prefetch",
+    "delivery",
+    "long_term",
+)
 _DEPENDENCIES = (*(f"kernels/{name}.py" for name in _KERNELS), "layout.py", "plasticity.py")
 
 
@@ -116,7 +126,7 @@ import numpy as np
 from numba import njit
 
 from neuromorphic.engine.kernels.barrier import meet
-from neuromorphic.engine.kernels.delivery import deliver
+from neuromorphic.engine.kernels.delivery import deliver, factors_of
 from neuromorphic.engine.kernels.scalar_operations import exp, exp_decay, maximum, minimum, select
 from neuromorphic.engine.kernels.step import add_drives, collect, emit_sources, merge_lists, sample
 
@@ -126,10 +136,10 @@ TILE = {tile}
 
 _RUN = '''
 @njit(cache=True, _nrt=False, error_model="numpy")
-def update_block(b, begin, step, m, layout, drives, lists, samplers, state, constants, ring, scratch):
-    """Advance the neurons of block b by m steps from ``step``; spikes go to the block's list."""
+def update_block(w, b, begin, step, m, layout, drives, lists, samplers, state, constants, ring, scratch):
+    """Advance the neurons of block b by m steps from ``step`` in thread w; spikes go to the block's list."""
     position = 0
-    ids, flags = scratch.ids[b], scratch.flags[b]
+    ids, flags = scratch.ids[b], scratch.flags[w]
     slots = layout.slots[0]
     for j in range(m):
         t = step + j + 1
@@ -138,7 +148,7 @@ def update_block(b, begin, step, m, layout, drives, lists, samplers, state, cons
             before = position
             kind = layout.kind[p]
             if kind < 0:
-                position = emit_sources(layout, drives, lists, p, b, t, scratch, position)
+                position = emit_sources(layout, drives, lists, p, w, b, t, scratch, position)
             else:
                 low = layout.bounds[p, b]
                 count = layout.bounds[p, b + 1] - low
@@ -149,7 +159,7 @@ def update_block(b, begin, step, m, layout, drives, lists, samplers, state, cons
                     start = layout.tile_start[p, b] + first // TILE * size
                     tile = state[start : start + size]
                     cell = slot + layout.cell_start[p, b] + first
-                    add_drives(drives, p, t, low + first, n, ring, cell, stride, scratch.words[b], scratch.counts[b])
+                    add_drives(drives, p, t, low + first, n, ring, cell, stride, scratch.words[w], scratch.counts[w])
 {dispatch}
                     position = collect(flags, n, layout.first_id[p] + low + first, ids, position)
             scratch.segments[b, j, p] = position - before
@@ -157,34 +167,38 @@ def update_block(b, begin, step, m, layout, drives, lists, samplers, state, cons
 
 
 @njit(cache=True, _nrt=False, error_model="numpy", nogil=True)
-def advance(b, step, n_steps, chunk, layout, tables, {plastic}drives, lists, samplers, state, constants, ring, buffers,
-            log_step, log_id, counts, cells):
-    """Advance block b by n_steps, or fewer when the spike log fills; returns (steps done, spikes logged).
+def advance(w, step, n_steps, chunk, layout, tables, {plastic}drives, lists, samplers, state, constants, ring, buffers,
+            factors, log_step, log_id, counts, cells):
+    """Advance the blocks of thread w by n_steps, or fewer when the spike log fills; returns (steps done, spikes logged).
 
-    Every block runs this function in its own thread. A chunk of at most the shortest delay is computed by all blocks;
-    then they meet, each merges the lists of all into its own log [b], and delivers these spikes to its own targets
-    before it goes on. Two sets of lists alternate, so that one meeting for each chunk is enough. The last chunk is
-    delivered before returning: no spike is pending between two calls.
+    Every thread runs this function. A chunk of at most the shortest delay is computed block after block; then the
+    threads meet, each merges the lists of all blocks into its own log [w], and delivers these spikes to its own
+    blocks, again block after block, before it goes on. Two sets of lists alternate, so that one meeting for each chunk
+    is enough. The last chunk is delivered before returning: no spike is pending between two calls.
     """
-    blocks = layout.block_cells.shape[0]
-    steps, ids = log_step[b], log_id[b]
+    threads = log_id.shape[0]
+    own = layout.block_cells.shape[0] // threads
+    steps, ids = log_step[w], log_id[w]
     done, logged, turn = 0, 0, 0
     reserve = chunk * layout.first_id[-1]
     while done < n_steps and logged + reserve <= ids.shape[0]:
         m = min(chunk, n_steps - done)
         now = step + done
         scratch = buffers[turn]
-        update_block(b, step, now, m, layout, drives, lists, samplers, state, constants, ring, scratch)
-        meet(cells, blocks)
+        for b in range(w * own, (w + 1) * own):
+            update_block(w, b, step, now, m, layout, drives, lists, samplers, state, constants, ring, scratch)
+        meet(cells, threads)
         first = logged
-        logged = merge_lists(scratch, b, m, now, steps, ids, logged, counts[b])
-        deliver(b, layout, tables, ring, steps, ids, first, logged)
+        logged = merge_lists(scratch, w, m, now, steps, ids, logged, counts[w])
+        factors_of(w, layout, tables, factors[w], steps, ids, first, logged)
+        for b in range(w * own, (w + 1) * own):
+            deliver(b, layout, tables, ring, factors[w], steps, ids, first, logged)
 {learn}        done += m
         turn = 1 - turn
     return done, logged
 '''
 
-_LEARN = "        deliver_plastic(b, now, chunk, layout, tables, plastic, ring, steps, ids, first, logged)\n"
+_LEARN = "            deliver_plastic(b, now, chunk, layout, tables, plastic, ring, steps, ids, first, logged)\n"
 
 
 def module_source(kinds: Sequence[Kind], dtype: str, plastic: bool) -> str:

@@ -1,18 +1,22 @@
 """Where every neuron's numbers live: blocks of targets for threads, tiles of states, cells of the input ring.
 
-Neurons of each population are cut into T contiguous ranges; range b of all populations is block b, the work of one
-thread. A block's states are stored in tiles: TILE neurons by rows [states, per-neuron constants], so one fused
-loop walks over a single small array. The input ring holds, block after block, D time slots of one cell per neuron and
-receptor. A synapse is the packed number  offset = block base + delay * cells of the block + cell.
+Neurons of each population are cut into T contiguous ranges; range b of all populations is block b. Each thread owns the
+same number of consecutive blocks. A block's states are stored in tiles: TILE neurons by rows [states, per-neuron
+constants], so one fused loop walks over a single small array. The input ring holds, block after block, D time slots of
+one cell per neuron and receptor. A synapse is the packed number  offset = block base + delay * cells of the block + cell.
 """
 
 from __future__ import annotations
 
+import mmap
 from typing import NamedTuple
 
 import numpy as np
 
 TILE = 1040  # neurons; rows 65 cache lines apart, because stores a multiple of 4 KiB away from a load delay it
+_HUGE_PAGE = 1 << 21  # bytes
+_LARGE = 1 << 18  # bytes from which an array gets huge pages: scattered access misses the TLB beyond
+_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 ALIGN = 16  # block edges are multiples of this, so that pairs of neurons share random words
 
 
@@ -96,11 +100,18 @@ def with_slots(layout: Layout, max_delay: int) -> Layout:
 
 
 def aligned_zeros(n: int, dtype: type) -> np.ndarray:
-    """[n] zeros that start on a cache line, so that no vector access is split over two."""
-    line = 64 // np.dtype(dtype).itemsize
-    block: np.ndarray = np.zeros(n + line, dtype=dtype)
-    skip = (-block.ctypes.data) % 64 // block.itemsize
-    return block[skip : skip + n]
+    """[n] zeros that start on a cache line, so that no vector access is split over two; on huge pages when large."""
+    size = n * np.dtype(dtype).itemsize
+    if size < _LARGE:
+        edge, block = 64, np.zeros(size + 64, dtype=np.uint8)
+    else:
+        edge = _HUGE_PAGE
+        memory = mmap.mmap(-1, size + edge, **_PRIVATE)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        block = np.frombuffer(memory, dtype=np.uint8)
+    skip = (-block.ctypes.data) % edge
+    return block[skip : skip + size].view(dtype)
 
 
 def state_elements(layout: Layout) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from neuromorphic.engine import build, checkpoint, layout, threads
+from neuromorphic.engine import blocks, build, checkpoint, layout, threads
 from neuromorphic.engine.assembly import Inputs, assemble_inputs, assemble_kinds, assemble_samplers, fill_constants
 from neuromorphic.engine.codegen import load
 from neuromorphic.engine.distributions import draw
@@ -45,25 +45,31 @@ class NumbaSimulation:
         self.h = network.dt_ms
         self.dtype: Any = np.dtype(network.dtype).type
         neurons = sum(p.n for p in network.populations)
-        self.blocks = threads.choose(network.threads, neurons)
+        self.threads = threads.choose(network.threads, neurons)
         self.step = 0
         kinds, kind_of = assemble_kinds(network)
         self.kind_of = [kinds[k] if k >= 0 else None for k in kind_of]
+        sizes = [p.n for p in network.populations]
+        receptors = [len(p.model.receptors) if p.model else 0 for p in network.populations]
+        plans = build.plan_tables(network.projections)
+        rows = build.count_rows(plans, sizes, network.seed, self.threads)
+        self.blocks = self.threads * blocks.blocks_per_thread(
+            network.projections, int(np.dot(sizes, receptors)), self.threads, rows.mean, self.h, self.dtype().itemsize
+        )
         plain = layout.make_layout(
-            sizes=[p.n for p in network.populations],
+            sizes=sizes,
             kinds=[
                 k if k >= 0 else (-1 if p.source == "poisson" else -2)
                 for k, p in zip(kind_of, network.populations, strict=True)
             ],
             states=[len(p.model.states) if p.model else 0 for p in network.populations],
-            receptors=[len(p.model.receptors) if p.model else 0 for p in network.populations],
+            receptors=receptors,
             vectors=[len(k.vectors) if k else 0 for k in self.kind_of],
             constants=[len(k.scalars) if k else 0 for k in self.kind_of],
             blocks=self.blocks,
         )
-        plans = build.plan_tables(network.projections)
         self.layout, self.tables, shortest = build.build_tables(
-            plans, plain, network.seed, self.h, self.dtype, self.blocks
+            plans, rows, plain, network.seed, self.h, self.dtype, self.threads
         )
         self.chunk = int(min(shortest, MAX_CHUNK))
         self.ring = layout.aligned_zeros(int((self.layout.block_cells * self.layout.slots[0]).sum()), self.dtype)
@@ -89,18 +95,20 @@ class NumbaSimulation:
         most = int(widths.max()) * self.chunk + 8
         self.buffers = tuple(
             Scratch(
-                flags=np.zeros((self.blocks, -(-layout.TILE // 64) * 64), dtype=np.uint8),
-                words=np.zeros((self.blocks, layout.TILE // 2 + 8), dtype=np.uint64),
-                counts=np.zeros((self.blocks, layout.TILE), dtype=np.int32),
+                flags=np.zeros((self.threads, -(-layout.TILE // 64) * 64), dtype=np.uint8),
+                words=np.zeros((self.threads, layout.TILE // 2 + 8), dtype=np.uint64),
+                counts=np.zeros((self.threads, layout.TILE), dtype=np.int32),
                 ids=np.zeros((self.blocks, most), dtype=np.int32),
                 segments=np.zeros((self.blocks, self.chunk, len(self.network.populations)), dtype=np.int64),
-                cursor=np.zeros((self.blocks, max(16, self.blocks)), dtype=np.int64),
+                cursor=np.zeros((self.threads, max(16, self.blocks)), dtype=np.int64),
             )
             for _ in range(2)
         )
         capacity = max(LOG_SPIKES, 2 * neurons * self.chunk)
-        self.log_step = np.zeros((self.blocks, capacity), dtype=np.int64)
-        self.log_id = np.zeros((self.blocks, capacity), dtype=np.int32)
+        self.log_step = np.zeros((self.threads, capacity), dtype=np.int64)
+        dynamic = self.tables.stp_state.shape[1]
+        self.factors = np.zeros((self.threads, dynamic, neurons * self.chunk if dynamic else 0), dtype=self.dtype)
+        self.log_id = np.zeros((self.threads, capacity), dtype=np.int32)
         self.state_recorders = [r for r in self.network.recorders if isinstance(r, StateRecorder)]
 
     def _initialise(self, population: Population) -> None:
@@ -175,9 +183,9 @@ class NumbaSimulation:
         arguments = [self.step, steps, self.chunk, self.layout, self.tables]
         arguments += [self.learning.arrays] if self.learning.active else []
         arguments += [self.inputs.drives, self.inputs.lists, samplers, self.state_array, self.constants, self.ring]
-        fresh = np.zeros((self.blocks, max(16, len(counts))), dtype=np.int64)
-        arguments += [self.buffers, self.log_step, self.log_id, fresh, np.zeros(CELLS, dtype=np.int64)]
-        done, logged = threads.on_all(self.module.advance, self.blocks, arguments)
+        fresh = np.zeros((self.threads, max(16, len(counts))), dtype=np.int64)
+        arguments += [self.buffers, self.factors, self.log_step, self.log_id, fresh, np.zeros(CELLS, dtype=np.int64)]
+        done, logged = threads.on_all(self.module.advance, self.threads, arguments)
         self.step += int(done)
         self.clock.learn(int(done), time.perf_counter() - began)
         counts += fresh[0, : len(counts)]

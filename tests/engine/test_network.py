@@ -18,6 +18,7 @@ from neuromorphic.engine import (
     PairSTDP,
     ShortTermPlasticity,
     Uniform,
+    blocks,
 )
 from neuromorphic.engine.models import MODELS
 from neuromorphic.engine.reference import ReferenceSimulation
@@ -86,6 +87,66 @@ def test_threads_do_not_change_results(dtype):
         results.append((spikes_of(recorders), [a.tolist() for a in net.synapses(plastic)]))
         assert sum(len(r.ids) for r in recorders) > 1000
     assert results[0] == results[1] == results[2]
+
+
+@pytest.fixture
+def many_blocks(monkeypatch):
+    """Sets how many blocks of targets each thread of the next networks works on."""
+
+    def choose(per_thread):
+        monkeypatch.setattr(blocks, "blocks_per_thread", lambda *arguments: per_thread)
+
+    return choose
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_blocks_of_a_thread_do_not_change_results(many_blocks, dtype):
+    results = []
+    for threads, per_thread in ((1, 1), (1, 2), (2, 3), (1, 7)):
+        many_blocks(per_thread)
+        net, recorders = mixed(threads=threads, dtype=dtype, plastic=True)
+        net.run(60.0)
+        assert net._simulation.blocks == threads * per_thread
+        weights = [[a.tolist() for a in net.synapses(p)] for p in net.projections[-2:]]
+        results.append((spikes_of(recorders), weights, [net.state(p, "v").tolist() for p in net.populations[:2]]))
+        assert sum(len(r.ids) for r in recorders) > 1000
+    assert all(result == results[0] for result in results[1:])
+
+
+@pytest.mark.parametrize(("first", "second"), [((1, 5), (2, 2)), ((2, 3), (1, 1))])
+def test_a_state_saved_with_other_blocks_continues(tmp_path, many_blocks, first, second):
+    spikes = []
+    for (threads, per_thread), saves in ((first, True), (second, False)):
+        many_blocks(per_thread)
+        net, recorders = mixed(plastic=True, dtype="float32", threads=threads)
+        if saves:
+            net.run(25.0)
+            net.save(str(tmp_path / "state.h5"))
+            before = [len(r.ids) for r in recorders]
+        else:
+            net.restore(str(tmp_path / "state.h5"))
+            before = [0] * len(recorders)
+        net.run(25.0)
+        spikes.append([(r.steps[k:].tolist(), r.ids[k:].tolist()) for r, k in zip(recorders, before, strict=True)])
+    assert sum(len(ids) for _, ids in spikes[0]) > 500
+    assert spikes[0] == spikes[1]
+
+
+def test_a_large_ring_is_cut_into_blocks(monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 4096)
+    results = []
+    for limit in (4096, 1 << 30):
+        monkeypatch.setattr(blocks, "BLOCK_BYTES", limit)
+        net = Network(seed=1, threads=1)
+        cells = net.population("iaf_psc_delta", 640, tau_m=20.0, E_L=0.0, V_th=20.0, V_reset=0.0, t_ref=2.0)
+        net.connect(cells, cells, FixedInDegree(128), Normal(0.2, 0.1, low=0.0), Uniform(1.0, 2.0))
+        net.drive_poisson(cells, 20_000.0, 0.1)
+        spikes = net.record(cells, "spikes")
+        net.run(50.0)
+        results.append((spikes.steps.tolist(), spikes.ids.tolist(), net._simulation.blocks))
+    assert results[0][:2] == results[1][:2]
+    assert len(results[0][0]) > 500
+    assert [r[2] for r in results] == [min(round(640 * 4 * 11 / 4096), 128 // blocks.MIN_SEGMENT), 1]
 
 
 def test_a_split_run_equals_one_run():

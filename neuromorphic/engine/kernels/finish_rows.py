@@ -61,6 +61,7 @@ def finish_rows(  # type: ignore[no-untyped-def]
     element of (source, block), already filled with row starts. cell_edges [T + 1]: first global cell of each block.
     """
     total_cells = np.uint32(cell_edges[blocks])
+    scale = blocks / cell_edges[blocks]
     n_rows = starts.shape[0]
     top = block_base[blocks - 1] + block_cells[blocks - 1] * slots
     low, high = n_rows * part // parts, n_rows * (part + 1) // parts
@@ -79,7 +80,9 @@ def finish_rows(  # type: ignore[no-untyped-def]
         for j in range(n):
             delay = keys[j] // total_cells
             cell = np.int64(keys[j] - delay * total_cells)
-            b = 0
+            b = np.int64(cell * scale)  # blocks are nearly equal: the guess is off by one at most times
+            while cell < cell_edges[b]:
+                b -= 1
             while cell >= cell_edges[b + 1]:
                 b += 1
             keys[j] = np.uint32(block_base[b] + np.int64(delay) * block_cells[b] + cell - cell_edges[b])

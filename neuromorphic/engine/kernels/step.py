@@ -54,14 +54,14 @@ class Samplers(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Buffers of each block."""
+    """Buffers of W threads and T blocks."""
 
-    flags: np.ndarray  # [T, TILE rounded up to 64] uint8 spikes of a tile
-    words: np.ndarray  # [T, TILE / 2 + 8] uint64
-    counts: np.ndarray  # [T, TILE] int32
+    flags: np.ndarray  # [W, TILE rounded up to 64] uint8 spikes of a tile
+    words: np.ndarray  # [W, TILE / 2 + 8] uint64
+    counts: np.ndarray  # [W, TILE] int32
     ids: np.ndarray  # [T, S] int32 spikes of a chunk: by step, then population, then neuron
     segments: np.ndarray  # [T, steps, P] spikes in each stretch of ids
-    cursor: np.ndarray  # [T, 16 or more] reading positions of each block's merge
+    cursor: np.ndarray  # [W, max(16, T)] reading positions of each thread's merge
 
 
 @njit_views
@@ -101,7 +101,7 @@ def collect(flags, n, first_id, ids, position):  # type: ignore[no-untyped-def]
 
 
 @njit_views
-def emit_sources(layout, drives, lists, p, b, t, scratch, position):  # type: ignore[no-untyped-def]
+def emit_sources(layout, drives, lists, p, w, b, t, scratch, position):  # type: ignore[no-untyped-def]
     """Append the spikes of a source population in this block and step; returns the new length."""
     low, high = layout.bounds[p, b], layout.bounds[p, b + 1]
     first_id = layout.first_id[p]
@@ -120,9 +120,9 @@ def emit_sources(layout, drives, lists, p, b, t, scratch, position):  # type: ig
     key = stream(drives.key[q], np.uint64(t))
     for first in range(low, high, TILE):
         n = min(TILE, high - first)
-        draw_counts(key, first, n, scratch.words[b], scratch.counts[b], drives.base[q], thresholds)
+        draw_counts(key, first, n, scratch.words[w], scratch.counts[w], drives.base[q], thresholds)
         for i in range(n):
-            if scratch.counts[b, i] > 0:
+            if scratch.counts[w, i] > 0:
                 ids[position] = first_id + first + i
                 position += 1
     return position
