@@ -118,7 +118,7 @@ class _Plan:
         share = self.buffers.take("share", self.taps, *delay.shape)
         torch.sub(steps, delay, out=slope).div_(self.sigma)
         torch.mul(slope, slope, out=share).mul_(-0.5).exp_()
-        torch.nn.functional.threshold_(share, SMALLEST, 0.0)
+        torch.threshold_(share, SMALLEST, 0.0)
         share.div_(share.sum(0).add_(NORM_FLOOR))
         return share, slope.div_(self.sigma)
 
