@@ -1,7 +1,8 @@
 """How many blocks of targets each thread works on, one after the other.
 
-Spikes scatter over the input ring of a block. A ring larger than the second-level cache makes most of these additions
-misses; a block with too few targets makes segments of rows so short that reaching them costs more than adding them.
+Spikes scatter over the input ring of a block. While the part in use stays in the last-level cache, additions cost little
+more than in a small ring, because many are under way at once; beyond it each waits for memory. More blocks than that cost
+more than they save: every segment of a row has its own search, its own misses and its own pointer.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import numpy as np
 from neuromorphic.engine.distributions import LogNormal, Normal, Uniform
 from neuromorphic.engine.network import Projection
 
-BLOCK_BYTES = 1 << 19  # of the ring that spikes of one moment reach; half of a usual second-level cache
-MIN_SEGMENT = 32  # mean synapses of one source in one block
+BLOCK_BYTES = (
+    6 << 20
+)  # of the ring that spikes of one moment reach: stays in a cache of 16 to 32 MB beside passing rows
+MIN_SEGMENT = 128  # mean synapses of one source in one block
 MIN_CHUNK = 5  # steps of a chunk; fewer bring too few spikes to use a block while it is near
 _SPREAD = 3.0  # standard deviations taken as the range of a normal delay
 

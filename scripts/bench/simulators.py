@@ -132,43 +132,49 @@ def agree(ours: dict, theirs: dict, rate_tolerance: float, cv_tolerance: float) 
     return good
 
 
+def label(simulator: str, threads: int) -> str:
+    """Name of one column of a comparison."""
+    return f"{simulator}, {threads} thread{'s' if threads > 1 else ''}"
+
+
 def compare(name: str, repeats: int, threads: int, peers: list[str], folder: Path) -> dict:
     """Run one case in all simulators and print its lines."""
     arguments, duration, warmup, rate_tolerance, cv_tolerance, target = CASES[name]
     print(f"{name}: {duration:g} ms after {warmup:g} ms, minimum of {repeats}", flush=True)
     runs: dict[str, list[dict]] = {}
-    keys = {"ours, 1 thread": ("numba", 1), f"ours, {threads} threads": ("numba", threads)}
+    counts = sorted({1, threads})
+    keys = {label("ours", count): ("numba", count) for count in counts}
     if "nest" in peers:
-        keys |= {f"NEST, {threads} threads": ("nest", threads), "NEST, 1 thread": ("nest", 1)}
+        keys |= {label("NEST", count): ("nest", count) for count in counts}
     python = brian2_python(folder) if name == "cuba" and "brian2" in peers else None
     for repeat in range(repeats):
-        for label, (backend, count) in keys.items():
-            if repeat and backend == "nest" and runs[label][0]["run_s"] > 60.0:
+        for key, (backend, count) in keys.items():
+            if repeat and backend == "nest" and runs[key][0]["run_s"] > 60.0:
                 continue
-            runs.setdefault(label, []).append(simulate(arguments, backend, count, duration, warmup))
+            runs.setdefault(key, []).append(simulate(arguments, backend, count, duration, warmup))
         if python is not None:
-            runs.setdefault("Brian2, 1 thread", []).extend(brian2_cuba(python, duration, warmup, 1))
-    best = {label: min(results, key=lambda r: r["run_s"]) for label, results in runs.items()}
-    ours, result = best["ours, 1 thread"], {"case": name, "best": best, "ratios": {}, "agree": True}
-    for label, figures in best.items():
+            runs.setdefault(label("Brian2", 1), []).extend(brian2_cuba(python, duration, warmup, 1))
+    best = {key: min(results, key=lambda r: r["run_s"]) for key, results in runs.items()}
+    ours, result = best[label("ours", 1)], {"case": name, "best": best, "ratios": {}, "agree": True}
+    for key, figures in best.items():
         extra = (
             f", build {figures['build_s']:.2f} s, {figures['ns_per_event']:.2f} ns/event"
             if "build_s" in figures
             else ""
         )
-        print(f"  {label:18s} run {figures['run_s']:8.3f} s{extra}")
-        if not label.startswith("ours"):
+        print(f"  {key:18s} run {figures['run_s']:8.3f} s{extra}")
+        if not key.startswith("ours"):
             result["agree"] &= agree(ours, figures, rate_tolerance, cv_tolerance)
-    for label, figures in best.items():
-        if label.startswith("ours"):
+    for key, figures in best.items():
+        if key.startswith("ours"):
             continue
         if not result["agree"]:
             print("  no ratio: the statistics disagree")
             break
-        for mine in ("ours, 1 thread", f"ours, {threads} threads"):
+        for mine in (label("ours", count) for count in counts):
             ratio = figures["run_s"] / best[mine]["run_s"]
-            result["ratios"][f"{label} / {mine}"] = ratio
-            print(f"  {label} / {mine}: {ratio:.1f}" + (f" (target {target:g})" if target else ""))
+            result["ratios"][f"{key} / {mine}"] = ratio
+            print(f"  {key} / {mine}: {ratio:.1f}" + (f" (target {target:g})" if target else ""))
     return result
 
 

@@ -133,7 +133,7 @@ def test_a_state_saved_with_other_blocks_continues(tmp_path, many_blocks, first,
 
 
 def test_a_large_ring_is_cut_into_blocks(monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 4096)
+    monkeypatch.setattr(blocks, "MIN_SEGMENT", 32)
     results = []
     for limit in (4096, 1 << 30):
         monkeypatch.setattr(blocks, "BLOCK_BYTES", limit)
