@@ -37,12 +37,14 @@ def projections(delay_ms):
 def test_blocks_follow_the_ring_and_the_rows():
     cells = 10 * BLOCK_BYTES // 44  # ten blocks of 11 slots of float32
     wide = projections(Uniform(1.0, 2.0))
-    assert blocks_per_thread(wide, cells, 1, 1000.0, 0.1, 4) == 10
-    assert blocks_per_thread(wide, cells, 2, 1000.0, 0.1, 4) == 5
+    assert blocks_per_thread(wide, cells, 1, 100.0 * MIN_SEGMENT, 0.1, 4) == 10
+    assert blocks_per_thread(wide, cells, 2, 100.0 * MIN_SEGMENT, 0.1, 4) == 5
     assert blocks_per_thread(wide, cells, 1, 5.0 * MIN_SEGMENT, 0.1, 4) == 5
     assert blocks_per_thread(wide, cells, 1, 0.0, 0.1, 4) == 1
-    assert blocks_per_thread(projections(1.5), cells, 1, 1000.0, 0.1, 4) == 1  # only one slot at a time
-    assert blocks_per_thread(projections(Uniform(0.1, 2.0)), cells, 1, 1000.0, 0.1, 4) == 1  # chunks of one step
+    assert blocks_per_thread(projections(1.5), cells, 1, 100.0 * MIN_SEGMENT, 0.1, 4) == 1  # only one slot at a time
+    assert (
+        blocks_per_thread(projections(Uniform(0.1, 2.0)), cells, 1, 100.0 * MIN_SEGMENT, 0.1, 4) == 1
+    )  # chunks of one step
     assert blocks_per_thread([], cells, 1, 0.0, 0.1, 4) == 1
 
 
