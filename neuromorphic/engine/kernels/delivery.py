@@ -128,7 +128,7 @@ def deliver(b, layout, tables, ring, factors, log_step, log_id, first, last):  #
         if kind == LONG_TERM:
             continue
         pointers = tables.pointers[k]
-        ahead = 1 + _AHEAD * (pointers.shape[0] - 1) // (pointers[-1] - pointers[0] + 1)
+        ahead = 2 + _AHEAD * (pointers.shape[0] - 1) // (pointers[-1] - pointers[0] + 1)
         ahead = min(ahead, _MOST_AHEAD)
         for q in range(first, last):
             s = np.int64(log_id[q])
