@@ -18,11 +18,14 @@ $(VENV)/.installed-%: pyproject.toml | $(BIN)/python
 demo: $(VENV)/.installed-train
 	$(BIN)/python scripts/train.py --config digits --run-dir $(RUNS)/digits --overwrite
 
+# Files of tests are shared out among processes of one thread each; two processes with threads would fight for the cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m ''
+	$(PYTEST) -m ''
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

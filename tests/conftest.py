@@ -11,8 +11,10 @@ import torch
 
 @pytest.fixture(scope="session", autouse=True)
 def _kernel_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tests generate and compile their own kernels, unless SPIKELOOP_CACHE says otherwise."""
-    os.environ.setdefault("SPIKELOOP_CACHE", str(tmp_path_factory.mktemp("kernels")))
+    """Tests generate and compile their own kernels, once for all processes, unless SPIKELOOP_CACHE says otherwise."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    os.environ.setdefault("SPIKELOOP_CACHE", str(shared / "kernels"))
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,13 @@ from torch.autograd.function import once_differentiable
 BLOCK = 256
 
 
+# Triton's own tl.sum and tl.zeros are compiled functions that its interpreter cannot call once Triton has been imported
+# without it.
+@triton.jit
+def _add(a, b):  # type: ignore[no-untyped-def]
+    return a + b
+
+
 @triton.jit
 def weighted_shifts(rows, near, far, shift, out, row_count, inputs, step, direction: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """out[o, r] = sum_i near[o, i] rows[i, r + m] + far[o, i] rows[i, r + m'], m = direction shift[o, i] step.
@@ -26,7 +33,7 @@ def weighted_shifts(rows, near, far, shift, out, row_count, inputs, step, direct
     """
     o = tl.program_id(1)
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    total = tl.zeros((BLOCK,), dtype=out.dtype.element_ty)
+    total = tl.full((BLOCK,), 0.0, out.dtype.element_ty)
     row = rows
     for i in range(inputs):
         synapse = o * inputs + i
@@ -48,8 +55,8 @@ def shifted_products(rows, g, shift, near, far, row_count, inputs, step, BLOCK: 
     offset = tl.load(shift + synapse) * step
     row = rows + i.to(tl.int64) * row_count
     arriving = g + o.to(tl.int64) * row_count
-    near_sum = tl.zeros((BLOCK,), dtype=near.dtype.element_ty)
-    far_sum = tl.zeros((BLOCK,), dtype=near.dtype.element_ty)
+    near_sum = tl.full((BLOCK,), 0.0, near.dtype.element_ty)
+    far_sum = tl.full((BLOCK,), 0.0, near.dtype.element_ty)
     for low in range(0, row_count, BLOCK):
         place = low + tl.arange(0, BLOCK)
         inside = place < row_count
@@ -58,8 +65,8 @@ def shifted_products(rows, g, shift, near, far, row_count, inputs, step, BLOCK: 
         second = first - step
         near_sum += tl.load(row + first, mask=inside & (first >= 0), other=0.0) * g_place
         far_sum += tl.load(row + second, mask=inside & (second >= 0), other=0.0) * g_place
-    tl.store(near + synapse, tl.sum(near_sum, axis=0))
-    tl.store(far + synapse, tl.sum(far_sum, axis=0))
+    tl.store(near + synapse, tl.reduce(near_sum, 0, _add))
+    tl.store(far + synapse, tl.reduce(far_sum, 0, _add))
 
 
 def _sums(x: torch.Tensor, near: torch.Tensor, far: torch.Tensor, shift: torch.Tensor, direction: int) -> torch.Tensor:

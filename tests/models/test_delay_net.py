@@ -75,6 +75,7 @@ def test_training_anneals_and_clamps() -> None:
         net,
         bptt(sequence_cross_entropy),
         sequence_cross_entropy,
+        None,
         lambda x, seed: encoded(x, EncodingOptions("sequence", 10), seed),
         lambda network: build_optimizer({"class": "Adam", "lr": 0.05}, network),
         lambda step, count, per_epoch: 1.0,
