@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from neuromorphic.targets import kernels
-from neuromorphic.targets.straight_through import integers, nearest
+from neuromorphic.targets.straight_through import bounded, integers, nearest
 from snn.errors import ShapeError
 
 _EXACT_IN_FLOAT32 = 2**24
@@ -66,7 +66,7 @@ class IntegerConnection(nn.Module, ABC):
         """The stored integers, float64 like `weight`."""
         whole = nearest(self.weight * self.scale / self.step) * self.step
         low, high = -(-self.low // self.step) * self.step, self.high // self.step * self.step
-        return whole.clamp(low, high)
+        return bounded(whole, low, high)
 
     def clipped_share(self) -> float:
         """Share of the weights that lie beyond the range of the stored integer by more than half a step."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from neuromorphic.targets.connections import Shape
 from neuromorphic.targets.layers import Flatten, IntegerLayer, SumPool
-from neuromorphic.targets.straight_through import nearest
+from neuromorphic.targets.straight_through import bounded, nearest
 from snn.errors import ShapeError
 
 
@@ -65,7 +65,7 @@ class IntegerNetwork(nn.Module):
                     "IntegerNetwork: input must hold whole numbers (spikes or counts); this network has no analog input"
                 )
             return x.double()
-        return nearest(x.double() * self.analog.scale).clamp(self.analog.low, self.analog.high)
+        return bounded(nearest(x.double() * self.analog.scale), self.analog.low, self.analog.high)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.coded(x)

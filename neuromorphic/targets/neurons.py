@@ -11,6 +11,7 @@ from torch import nn
 
 from neuromorphic.targets.arithmetic import CUBA_CURRENT_LIMIT, CUBA_SHIFT, CUBA_VOLTAGE_LIMIT
 from neuromorphic.targets.straight_through import (
+    bounded,
     floored,
     halves_away,
     nearest,
@@ -56,7 +57,7 @@ class IntegerNeuron(nn.Module, ABC):
 
     def bias_integers(self, low: int, high: int) -> torch.Tensor:
         """The stored bias, trained through its rounding."""
-        return nearest(self.bias * self.bias_scale).clamp(low, high)
+        return bounded(nearest(self.bias * self.bias_scale), low, high)
 
     def start(self, a: torch.Tensor) -> States:
         """States before the first step, for inputs like `a` [B, ...]."""
@@ -74,7 +75,7 @@ class IntegerNeuron(nn.Module, ABC):
         with torch.no_grad():
             self.saturated += int(((x < low) | (x > high)).sum())
             self.updates += x.numel()
-        return x.clamp(low, high)
+        return bounded(x, low, high)
 
     def forward(self, a: torch.Tensor) -> torch.Tensor:
         """Spikes [T, B, ...] for integer inputs a [T, B, ...], from a fresh state; float64."""

@@ -46,6 +46,11 @@ def floored(x: torch.Tensor) -> torch.Tensor:
     return replaced(x, torch.floor(x))
 
 
+def bounded(x: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    """x within low..high; the gradient passes for values inside and on the bounds (releases of torch differ there)."""
+    return torch.where((x >= low) & (x <= high), x, x.detach().clamp(low, high))
+
+
 def halves_away(x: torch.Tensor) -> torch.Tensor:
     """Round to the nearest integer, halves away from zero."""
     return replaced(x, torch.sign(x) * torch.floor(x.abs() + 0.5))
