@@ -15,12 +15,6 @@ pytest.importorskip("sklearn")
 
 from neuromorphic.simulate import main
 from snn.training.command_line import main as train
-from snn.training.lightning_import import import_lightning
-
-try:
-    import_lightning()
-except ImportError as error:
-    pytest.skip(str(error), allow_module_level=True)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from itertools import pairwise
 from pathlib import Path
 
@@ -346,21 +347,15 @@ def test_continuous_parameters_alone_give_the_same_spikes(layer: snn.Neuron) -> 
     network = scaled(nn.Sequential(nn.Linear(12, 20), layer, nn.Linear(20, 3))).double()
     x = spikes("recurrent")
     with (
-        pytest.warns(UserWarning, match="reset by subtraction") if getattr(layer, "v_reset", 0) is None else _nothing()
+        pytest.warns(UserWarning, match="reset by subtraction")
+        if getattr(layer, "v_reset", 0) is None
+        else contextlib.nullcontext()
     ):
         graph = neuromorphic.to_nir(network, 1.0)
     reset = "subtract" if getattr(layer, "v_reset", 0) is None else "value"
     back = neuromorphic.from_nir(graph, 1.0, integration="euler", reset=reset, fires_at_threshold=True).double()
     assert any(isinstance(module, NIRNeuron) for module in back.modules())
     torch.testing.assert_close(back(x), network(x), rtol=1e-9, atol=1e-11)
-
-
-class _nothing:  # noqa: N801
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *error: object) -> None:
-        pass
 
 
 REFUSED = {

@@ -43,8 +43,6 @@ def test_norse() -> None:
     scaled(cells, gain=25.0)
     x = random_spikes(10)
     graph = quietly(to_nir, cells, x[0])
-    for node in graph.nodes.values():  # norse writes its parameters as single numbers
-        del node
     state, sent = None, []
     with torch.no_grad():
         for step in x:

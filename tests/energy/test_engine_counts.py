@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import neuromorphic
 import snn
 from neuromorphic.energy import SPIKES, EventNetwork, LayerActivity, count, estimate, with_geometry
 from neuromorphic.engine import Network
@@ -155,11 +156,10 @@ class Convolutional(nn.Module):
 
 
 def test_the_compiler_s_event_network_counts_like_torch() -> None:
-    compiler = pytest.importorskip("neuromorphic.compiler")
     net = Convolutional().eval()
     x = (torch.rand(6, 3, 2, 8, 8, generator=torch.Generator().manual_seed(4)) < 0.3).float()
     expected = count(net, x, input_signal=SPIKES)
-    found = count(compiler.compile(net, x), x)
+    found = count(neuromorphic.compile(net, x), x)
     assert [layer.name for layer in found.layers] == ["first", "second", "last"]
     for layer in found.layers:
         connection = expected[layer.name]

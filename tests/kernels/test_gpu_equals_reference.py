@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -188,6 +189,29 @@ def test_starting_at_numbers_and_gradients_of_the_output_alone(member: Member) -
     assert torch.equal(*results)
     expected, gradient = (torch.autograd.grad(y.sum(), x)[0] for y in results)
     assert_close(gradient, expected, 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@by_name
+def test_kept_states_give_the_gradients_of_recomputed_ones(member: Member, dtype: torch.dtype) -> None:
+    layer = member.build(**({"learnable": ("tau",)} if member.name == "lif" else {}))
+    layer = layer.to(DEVICE)
+    x = member.currents(4, 5, 7, dtype=dtype).to(DEVICE).requires_grad_()
+    weights = torch.linspace(-1.0, 1.0, x.numel(), device=DEVICE).view(x.shape)
+    results = []
+    for keep in (False, True):
+        start = starting_states(layer, torch.zeros(1, 5, 7, device=DEVICE)) if not results else results[0][0]
+        call = call_of(layer, x, start, *member_states(member)[:1])
+        result = run_gpu(replace(call, keep=keep))
+        loss = (result.output.float() * weights).sum() + sum(value.sum() for value in result.states.values())
+        loss = loss + sum(0.1 * value.sum() for value in result.sequences.values())
+        leaves = [x, *start.values(), *layer.parameters()]
+        results.append((start, result, torch.autograd.grad(loss, leaves, allow_unused=True)))
+    (_, recomputed, expected), (_, kept, gradients) = results
+    assert torch.equal(kept.output, recomputed.output)
+    assert any(gradient is not None and gradient.any() for gradient in gradients)
+    for ours, theirs in zip(gradients, expected, strict=True):
+        assert (ours is None and theirs is None) or torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("used", ["sequences", "states"])
