@@ -2,7 +2,7 @@
 
 Spikes scatter over the input ring of a block. While the part in use stays in the last-level cache, additions cost little
 more than in a small ring, because many are under way at once; beyond it each waits for memory. More blocks than that cost
-more than they save: every segment of a row has its own search, its own misses and its own pointer.
+more than they save: every segment of a row has its own misses and its own pointer.
 """
 
 from __future__ import annotations

@@ -15,26 +15,12 @@ _MOST_AHEAD = 16  # rows
 
 
 @njit_views
-def wrap_position(offsets, low, high, room):  # type: ignore[no-untyped-def]
-    """First index in [low, high) whose offset reaches ``room``; offsets are sorted."""
-    if high == low or np.int64(offsets[high - 1]) < room:
-        return high
-    a, b = low, high
-    while a < b:
-        middle = (a + b) >> 1
-        if np.int64(offsets[middle]) < room:
-            a = middle + 1
-        else:
-            b = middle
-    return a
+def add_weighted(ring, direct, wrapped, room, tables, low, high, factor, at, stop):  # type: ignore[no-untyped-def]
+    """ring[offset + shift] += factor * weight for synapses low..high-1, while synapses from ``at`` on are asked for.
 
-
-@njit_views
-def add_weighted(ring, shift, tables, low, high, factor, at, stop):  # type: ignore[no-untyped-def]
-    """ring[shift + offset] += factor * weight for synapses low..high-1, while synapses from ``at`` on are asked for.
-
-    shift may be a negative number written modulo 2^64. Returns the first synapse before ``stop`` that is yet to be
-    asked for: a strip of the row ahead for each strip of this row, so that memory is never asked for much at once.
+    The shift is ``direct`` for offsets below ``room`` and ``wrapped`` beyond, a negative number modulo 2^64: choosing
+    for each synapse costs less than searching the row for the place. Returns the first synapse before ``stop`` that is
+    yet to be asked for: a strip of the row ahead for each strip of this row, so that memory is never asked for much at once.
     """
     for first in range(low, high, STRIP):
         if at < stop:
@@ -45,15 +31,17 @@ def add_weighted(ring, shift, tables, low, high, factor, at, stop):  # type: ign
         offsets, weights = tables.offsets[first:end], tables.weights[first:end]
         if factor == 1.0:
             for j in range(offsets.shape[0]):
-                ring[shift + np.uint64(offsets[j])] += weights[j]
+                offset = np.uint64(offsets[j])
+                ring[offset + (direct if offset < room else wrapped)] += weights[j]
         else:
             for j in range(offsets.shape[0]):
-                ring[shift + np.uint64(offsets[j])] += factor * weights[j]
+                offset = np.uint64(offsets[j])
+                ring[offset + (direct if offset < room else wrapped)] += factor * weights[j]
     return at
 
 
 @njit_views
-def add_constant(ring, shift, tables, low, high, weight, at, stop):  # type: ignore[no-untyped-def]
+def add_constant(ring, direct, wrapped, room, tables, low, high, weight, at, stop):  # type: ignore[no-untyped-def]
     """``add_weighted`` for a row whose synapses share one weight."""
     for first in range(low, high, STRIP):
         if at < stop:
@@ -61,7 +49,8 @@ def add_constant(ring, shift, tables, low, high, weight, at, stop):  # type: ign
             at += STRIP
         offsets = tables.offsets[first : min(first + STRIP, high)]
         for j in range(offsets.shape[0]):
-            ring[shift + np.uint64(offsets[j])] += weight
+            offset = np.uint64(offsets[j])
+            ring[offset + (direct if offset < room else wrapped)] += weight
     return at
 
 
@@ -140,16 +129,13 @@ def deliver(b, layout, tables, ring, factors, log_step, log_id, first, last):  #
                 following = np.int64(log_id[q + ahead]) * blocks + b
                 at, stop = pointers[following] // STRIP * STRIP, pointers[following + 1]
             base = (log_step[q] % slots) * cells
-            cut = wrap_position(tables.offsets, low, high, end - base)
-            direct, wrapped = np.uint64(base), np.uint64(base - turn)
+            direct, wrapped, room = np.uint64(base), np.uint64(base - turn), np.uint64(end - base)
             if kind == PER_SOURCE:
                 weight = tables.row_weight[k, s]
-                at = add_constant(ring, direct, tables, low, cut, weight, at, stop)
-                at = add_constant(ring, wrapped, tables, cut, high, weight, at, stop)
+                at = add_constant(ring, direct, wrapped, room, tables, low, high, weight, at, stop)
             else:
                 factor = factors[tables.stp_index[k], q - first] if kind == SHORT_TERM else one
-                at = add_weighted(ring, direct, tables, low, cut, factor, at, stop)
-                at = add_weighted(ring, wrapped, tables, cut, high, factor, at, stop)
+                at = add_weighted(ring, direct, wrapped, room, tables, low, high, factor, at, stop)
             while at < stop:
                 prefetch_strip(tables.offsets, at)
                 if kind != PER_SOURCE:
