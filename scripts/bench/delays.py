@@ -181,9 +181,10 @@ def memory_step(name: str, layer_number: int) -> None:
     layer = DelayedLinear(i, o, KERNEL - 1, kernel="two-tap" if sigma is None else "gaussian")
     layer.positions.sigma = sigma or 0.0
     small = torch.rand(T, 16, i, requires_grad=layer_number > 0)
-    layer(small).sum().backward()  # compiles and allocates what stays
+    y = layer(small)
+    y.backward(torch.ones_like(y))  # compiles, imports and allocates what stays
     layer.zero_grad(set_to_none=True)
-    del small
+    del small, y
     Path("/proc/self/clear_refs").write_text("5")
     before = peak_bytes()
     x = torch.empty(T, BATCH, i).bernoulli_(ACTIVITY).requires_grad_(layer_number > 0)

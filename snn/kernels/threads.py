@@ -82,6 +82,21 @@ def run(work: Work, pieces: list[Piece], threads: int) -> None:
         raise errors[0]
 
 
+def run_each(work: Callable[[int], None], count: int) -> None:
+    """Calls work(k) for each k < count on torch's threads, without recording gradients.
+
+    Raises:
+        Exception: the first one that `work` raised in any thread.
+    """
+
+    def run_pieces(pieces: Iterator[Piece]) -> None:
+        with torch.no_grad():  # the other threads have modes of their own
+            for k, _ in pieces:
+                work(k)
+
+    run(run_pieces, [(k, k + 1) for k in range(count)], torch.get_num_threads())
+
+
 @cache
 def _torch_team() -> Callable[..., None] | None:
     """`GOMP_parallel(body, data, threads, flags)` of the OpenMP library that torch is linked with, or None."""

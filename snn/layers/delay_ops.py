@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,16 +13,6 @@ from snn.kernels import memory, threads
 PIECE = 128  # inputs that lie in rows at once, a multiple of delay_taps.GROUP
 PARTS = 4  # parts of the batch whose parameter gradients are summed apart, whatever the number of threads
 EVENT_SHARE = 0.06  # non-zero inputs, counted over whole vectors, below which single events are faster
-
-
-def _in_parallel(work: Any, count: int) -> None:
-    """Calls work(k) for k < count on torch's threads."""
-
-    def run(pieces: Iterable[tuple[int, int]]) -> None:
-        for k, _ in pieces:
-            work(k)
-
-    threads.run(run, [(k, k + 1) for k in range(count)], torch.get_num_threads())
 
 
 class _Chunks:
@@ -65,7 +54,7 @@ class _Chunks:
                     self.weighted_shifts(rows, place[:, part], near[:, part], far[:, part], out.reshape(outputs, size))
                 self.taps.unpack(out, k * self.lanes, self.lanes, result)
 
-        _in_parallel(work, self.count)
+        threads.run_each(work, self.count)
         return y
 
     def products(self, x: torch.Tensor, g: torch.Tensor, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -90,7 +79,7 @@ class _Chunks:
                         own = slice(low, high)
                         self.shifted_products(rows, place[:, own], g_rows, near[:, own], far[:, own])
 
-        _in_parallel(work, parts)
+        threads.run_each(work, parts)
         near, far = totals.sum(axis=0)
         return near, far
 
@@ -159,5 +148,5 @@ def whole_delays_forward(x: torch.Tensor, weight: torch.Tensor, delay: torch.Ten
     def work(k: int) -> None:
         delay_taps.scatter_events(given, table, place, k * share, min((k + 1) * share, B), flat)
 
-    _in_parallel(work, -(-B // share))
+    threads.run_each(work, -(-B // share))
     return y[:T]
