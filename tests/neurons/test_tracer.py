@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,7 +12,7 @@ from spikingjelly.activation_based.neuron.spikezip import STBIFNode
 
 import snn
 from snn.conversion.activations import step_counts
-from snn.neurons.tracer import steps_needed, unsettled_steps
+from snn.neurons.tracer import settled_after, unsettled_steps
 
 BACKENDS = pytest.mark.parametrize("backend", ["reference", "numba"])
 
@@ -23,7 +22,7 @@ def run(layer: snn.STBIF, *currents: float) -> tuple[list[float], list[float], l
     outputs, membranes, counts = [], [], []
     for current in currents:
         outputs.append(layer(torch.tensor([current], dtype=torch.float64)).item())
-        membranes.append(round(layer.membrane().item(), 9))
+        membranes.append(round(layer.v.item(), 9))
         counts.append(layer.count.item())
     return outputs, membranes, counts
 
@@ -58,7 +57,7 @@ def test_arrival_order_misleads_a_plain_neuron_only(
     layer = snn.STBIF(1.0, 0, 5, step_mode="m", backend=backend)
     outputs = layer(torch.cat([current, torch.zeros(1)]).view(6, 1))
     assert outputs.flatten().tolist() == with_tracer
-    assert layer.membrane().item() == 0.5
+    assert layer.v.item() == 0.5
     assert layer.steps_to_settle() == 0
 
 
@@ -86,7 +85,7 @@ def test_it_settles_at_the_quantiser_in_any_order(lo: int, hi: int, seed: int, b
         assert layer.steps_to_settle() == 0
         assert not layer(torch.zeros(4, 5, 3, 7, dtype=torch.float64), state=state)[0].any()
         inside = (wanted > lo) & (wanted < hi)
-        q = layer.membrane()
+        q = layer.v
         assert bool(((q >= 0) & (q < 1))[inside].all())
     assert torch.equal(counts[0], wanted)
     assert torch.equal(counts[1], wanted)
@@ -112,7 +111,7 @@ def test_one_arrival_settles_bit_for_bit_in_float32_within_the_bound(
 ) -> None:
     """Real-valued input and step: still the quantiser's own number, after max(hi, -lo) steps and one spike a step."""
     u = torch.tensor(inputs)
-    length = int(steps_needed(lo, hi))
+    length = int(settled_after(lo, hi))
     layer = snn.STBIF(step, lo, hi, step_mode="m", backend="reference")
     outputs = layer(torch.cat([u.view(1, -1), torch.zeros(length - 1, len(inputs))]))
     counts = step_counts(u, torch.tensor(step), lo, hi)
@@ -138,8 +137,18 @@ def test_equal_to_spikingjellys_on_dyadic_input() -> None:
 def test_unsettled_steps_counts_what_is_owed() -> None:
     total, count = torch.tensor([3.2, -1.0, 0.2, 99.0]), torch.tensor([1.0, 2.0, 0.0, 7.0])
     assert unsettled_steps(total, count, 1.0, 0, 7).tolist() == [2.0, 2.0, 0.0, 0.0]
-    assert steps_needed(-8, 7) == 8
-    assert math.isinf(steps_needed(0, np.inf))
+    assert settled_after(-8, 7) == 8
+    assert math.isinf(settled_after(0, math.inf))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-300, 300), min_size=1, max_size=9), st.integers(-6, 0), st.integers(1, 6))
+def test_settled_after_bounds_every_run(sixteenths: list[int], lo: int, hi: int) -> None:
+    currents = torch.tensor(sixteenths, dtype=torch.float64).view(-1, 1) / 16
+    last = int(settled_after(lo, hi, arrived=len(sixteenths)))
+    tail = torch.zeros(last + 3 - len(sixteenths), 1, dtype=torch.float64)
+    outputs = snn.STBIF(1.0, lo, hi, step_mode="m", backend="reference")(torch.cat([currents, tail]))
+    assert not outputs[last:].any()
 
 
 def test_without_an_upper_bound_it_only_forbids_negative_counts() -> None:
@@ -151,7 +160,7 @@ def test_without_an_upper_bound_it_only_forbids_negative_counts() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"step": 0.0}, "step must be > 0"),
+        ({"theta": 0.0}, "theta must be > 0"),
         ({"lo": 1}, "needs lo <= 0 < hi"),
         ({"hi": 0}, "needs lo <= 0 < hi"),
         ({"hi": 2.5}, "hi must be a whole number of spikes, got 2.5"),
