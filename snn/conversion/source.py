@@ -68,6 +68,7 @@ def source_network(ann: nn.Module) -> Source:
     """
     source = Source(trace_network(ann))
     graph = source.network.graph
+    _write_to_new_tensors(source.network)
     kinds = node_kinds(graph)
     names = _Names(source.network)
     for node in list(graph.nodes):
@@ -85,6 +86,26 @@ def source_network(ann: nn.Module) -> Source:
     graph.lint()
     source.network.recompile()
     return source
+
+
+_IN_PLACE = {operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul}
+_IN_PLACE[operator.itruediv] = operator.truediv
+
+
+def _write_to_new_tensors(network: fx.GraphModule) -> None:
+    """Makes calls return new tensors instead of changing their operands, which a run may still need.
+
+    A network that reads the changed operand afterwards computes something else then; `convert` compares both.
+    """
+    for module in network.modules():
+        if getattr(module, "inplace", False) is True:
+            plain: Any = module
+            plain.inplace = False
+    for node in network.graph.nodes:
+        if node.op == "call_function":
+            node.target = _IN_PLACE.get(node.target, node.target)
+        elif node.op == "call_method" and node.target.endswith("_") and not node.target.endswith("__"):
+            node.target = node.target.rstrip("_")
 
 
 def node_kinds(graph: fx.Graph) -> dict[fx.Node, str]:

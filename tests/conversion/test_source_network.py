@@ -222,3 +222,34 @@ def test_a_network_that_tracing_misreads_is_noticed() -> None:
 
     with pytest.raises(snn.UnsupportedError, match="the traced network differs from Written"):
         snn.convert(Written(forward, linear=nn.Linear(3, 3)), "rate", images(8, 3))
+
+
+class InPlace(nn.Module):
+    """A residual block as torchvision writes it."""
+
+    def __init__(self, reads_again: bool = False) -> None:
+        super().__init__()
+        self.conv, self.down = nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.Conv2d(2, 4, 1)
+        self.norm = nn.BatchNorm2d(4)
+        self.relu = nn.ReLU(inplace=True)
+        self.reads_again = reads_again
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(self.conv(x))
+        z = self.relu(y)
+        z += self.down(x)
+        z.mul_(0.5)
+        out = self.relu(z)
+        return (out + z if self.reads_again else out).mean((2, 3))
+
+
+def test_operations_in_place_become_new_tensors() -> None:
+    network = random_norms(InPlace()).double()
+    x = images(6, 2, 5, 5, dtype=DOUBLE)
+    wanted = network(x)
+    converted = snn.convert(network, "rate", x, T=512, threshold="max").snn
+    torch.testing.assert_close(converted.source(x), wanted, rtol=1e-12, atol=1e-12)
+    assert (converted(x) - wanted).abs().mean() < 0.02 * wanted.std()
+    assert network.relu.inplace
+    with pytest.raises(snn.UnsupportedError, match="reading a tensor again after an in-place operation"):
+        snn.convert(random_norms(InPlace(reads_again=True)).double(), "rate", x)
