@@ -7,11 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from snn.conversion.recipe import Recipe
+from snn.conversion.recipes.cnn_morph import CNNMorph
 from snn.conversion.recipes.rate import Rate
+from snn.conversion.recipes.stbif import STBIF
+from snn.conversion.recipes.td import TemporalDifferences
 from snn.errors import closest
 
 RECIPES: dict[str, type[Recipe]] = {
     "rate": Rate,
+    "stbif": STBIF,
+    "cnn-morph": CNNMorph,
+    "td": TemporalDifferences,
 }
 
 
