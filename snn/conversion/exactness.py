@@ -14,6 +14,8 @@ from snn.conversion.activations import QuantAct, step_counts
 from snn.conversion.layers import SpikingLayer, Timed
 from snn.conversion.network import ConvertedNetwork
 from snn.conversion.pooling import CumulativeMaxPool
+from snn.conversion.quantised_recurrent import spike_unit
+from snn.conversion.recurrent import SpikingRecurrent, inner_steps
 from snn.conversion.temporal_difference import (
     DeltaProduct,
     SpikingAttention,
@@ -40,16 +42,21 @@ class Exactness:
         exact: the settled read-out is that of the quantised network, for every input.
         T: steps after which nothing is sent any more, whatever the input; None if not exact.
         settled: for each layer with neurons the last step in which it may send.
+        inner: for each recurrent layer the inner steps per element that are enough; missing where it has no bound.
         reason: why it is exact, or the first layer that is not.
     """
 
     exact: bool
     T: int | None
     settled: Mapping[str, int]
+    inner: Mapping[str, int]
     reason: str
 
     def __str__(self) -> str:
-        return f"exact for T >= {self.T}: {self.reason}" if self.exact else f"not exact: {self.reason}"
+        if not self.exact:
+            return f"not exact: {self.reason}"
+        inner = "".join(f", {steps} inner steps per element in {name!r}" for name, steps in self.inner.items())
+        return f"exact for T >= {self.T}{inner}: {self.reason}"
 
 
 def exactness(network: ConvertedNetwork) -> Exactness:
@@ -58,25 +65,35 @@ def exactness(network: ConvertedNetwork) -> Exactness:
     Input and biases arrive in step 1. A neuron with tracer whose last input arrives in step a is silent after
     `settled_after(lo, hi, a)` and has then sent the quantiser of its whole input; what lies between is linear or a
     temporal difference, which pass sums on in the same step. By induction over the layers all sums are those of the
-    quantised network.
+    quantised network. A recurrent layer does the same within each element of its sequence, by induction over those.
     """
     if network.coding != "sum":
-        return Exactness(False, None, {}, f"coding {network.coding!r} approximates values by rates")
+        return Exactness(False, None, {}, {}, f"coding {network.coding!r} approximates values by rates")
     arrival: dict[fx.Node, int] = {}
     settled: dict[str, int] = {}
+    inner: dict[str, int] = {}
     for node in network.body.graph.nodes:
         last = max((arrival[source] for source in node.all_input_nodes), default=1)
         layer = network.body.get_submodule(str(node.target)) if node.op == "call_module" else None
         if isinstance(layer, SpikingLayer):
             if layer.neuron.model is not bipolar_with_tracer or layer.run_bounds is None:
                 reason = f"layer {layer.name!r} has neurons {layer.neuron.model.name!r} without a tracer"
-                return Exactness(False, None, {}, reason)
+                return Exactness(False, None, {}, {}, reason)
             last = settled[layer.name] = int(settled_after(*layer.run_bounds, last))
+        elif isinstance(layer, SpikingRecurrent):
+            bound = inner_steps(layer.cell, layer.wiring)
+            if layer.most_steps is not None and (bound is None or bound > layer.most_steps):
+                reason = (
+                    f"layer {layer.name!r} may need {bound or 'any number of'} inner steps, it has {layer.most_steps}"
+                )
+                return Exactness(False, None, {}, {}, reason)
+            if bound is not None:
+                inner[layer.name] = bound
         elif isinstance(layer, Timed) and not isinstance(layer, _EXACT_AT_ONCE):
-            return Exactness(False, None, {}, f"layer {node.target!r} ({type(layer).__name__}) is an approximation")
+            return Exactness(False, None, {}, {}, f"layer {node.target!r} ({type(layer).__name__}) is an approximation")
         arrival[node] = last
     reason = "every neuron settles at the quantiser of its whole input, all else passes sums on"
-    return Exactness(True, max(arrival.values()), settled, reason)
+    return Exactness(True, max(arrival.values()), settled, inner, reason)
 
 
 class Settled(nn.Module):
@@ -134,8 +151,8 @@ class Offender:
 
     Attributes:
         layer: its name; "read-out" for the output.
-        index: place in the layer's output, the sample first.
-        step: number of steps that had passed.
+        index: place in the layer's output, the sample first; in a recurrent layer then the element and the unit.
+        step: number of steps that had passed; in a recurrent layer inner steps of the longest element.
         got, wanted: the value of the spiking network and of the quantised one.
     """
 
@@ -200,31 +217,61 @@ def verify_exact(
     if network.coding != "sum":
         raise ValueError(f"verify_exact: a network with coding {network.coding!r} is never exact; use measure")
     guarantee = exactness(network)
-    most = T or guarantee.T or network.T
-    wanted_layers, _ = _layer_outputs(quantised_form(network), set(network.layers()), batch)
-    modes = {module: module.training for module in quantised.modules()}
+    recurrent = {layer.name: layer for layer in network.timed() if isinstance(layer, SpikingRecurrent)}
+    form = quantised_form(network)
+    wanted_layers, _ = _layer_outputs(form, {*network.layers(), *recurrent}, batch)
+    wanted = _evaluated(quantised, batch)
+    stepwise = {layer: layer.stepwise for layer in recurrent.values()}
     try:
-        wanted = quantised.eval()(batch)
+        for layer in stepwise:
+            layer.stepwise = True
+        with network.record() as records:
+            got, last_event, settled = settle(network, batch, T or guarantee.T or network.T)
+            sums = {name: record.output_sum for name, record in records.items()}
+    finally:
+        for layer, before in stepwise.items():
+            layer.stepwise = before
+    if got.shape != wanted.shape:
+        raise ShapeError(f"verify_exact: the read-out is {tuple(got.shape)}, the quantised one {tuple(wanted.shape)}")
+    compared = [_Compared(name, sums[name], layer.threshold, last_event) for name, layer in network.layers().items()]
+    for name, layer in recurrent.items():
+        assert layer.last_run is not None
+        settled &= layer.last_run.settled
+        value = spike_unit(layer.cell.quantisers[layer.cell.states[0]]).value
+        compared.append(_Compared(name, layer.last_run.output, value, max(layer.last_run.steps)))
+    order = [str(node.target) for node in network.body.graph.nodes]
+    offender, wrong = None, 0
+    for part in sorted(compared, key=lambda part: order.index(part.name)):
+        differs = ((part.got - wanted_layers[part.name]) / part.value).round() != 0
+        wrong += int(differs.sum())
+        if offender is None and bool(differs.any()):
+            offender = _first(part.name, differs, part.got, wanted_layers[part.name], part.steps)
+    error = (got - wanted).abs().max().item()
+    if offender is None and error > 0:
+        offender = _first("read-out", got != wanted, got, wanted, last_event)
+    same = (got.argmax(1) == wanted.argmax(1)).double().mean().item()
+    return ExactCheck(error, wrong, same, last_event, settled, offender, guarantee)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A layer's sums, the value of one of its spikes, and the steps that it had."""
+
+    name: str
+    got: torch.Tensor
+    value: Any
+    steps: int
+
+
+def _evaluated(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+    """The output in evaluation mode; every module's own mode is as before afterwards."""
+    modes = {module: module.training for module in network.modules()}
+    try:
+        output: torch.Tensor = network.eval()(batch)
     finally:
         for module, mode in modes.items():
             module.training = mode
-    with network.record() as records:
-        got, last_event, settled = settle(network, batch, most)
-        sums = {name: record.output_sum for name, record in records.items()}
-    if got.shape != wanted.shape:
-        raise ShapeError(f"verify_exact: the read-out is {tuple(got.shape)}, the quantised one {tuple(wanted.shape)}")
-    steps = max(1, last_event)
-    offender, wrong = None, 0
-    for name, layer in network.layers().items():
-        differs = ((sums[name] - wanted_layers[name]) / layer.threshold).round() != 0
-        wrong += int(differs.sum())
-        if offender is None and bool(differs.any()):
-            offender = _first(name, differs, sums[name], wanted_layers[name], steps)
-    error = (got - wanted).abs().max().item()
-    if offender is None and error > 0:
-        offender = _first("read-out", got != wanted, got, wanted, steps)
-    same = (got.argmax(1) == wanted.argmax(1)).double().mean().item()
-    return ExactCheck(error, wrong, same, last_event, settled, offender, guarantee)
+    return output
 
 
 def settle(network: ConvertedNetwork, x: torch.Tensor, most: int) -> tuple[torch.Tensor, int, bool]:

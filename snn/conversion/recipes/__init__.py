@@ -9,6 +9,7 @@ from typing import Any
 from snn.conversion.recipe import Recipe
 from snn.conversion.recipes.cnn_morph import CNNMorph
 from snn.conversion.recipes.rate import Rate
+from snn.conversion.recipes.rnn_morph import RNNMorph
 from snn.conversion.recipes.stbif import STBIF
 from snn.conversion.recipes.td import TemporalDifferences
 from snn.errors import closest
@@ -17,6 +18,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "rate": Rate,
     "stbif": STBIF,
     "cnn-morph": CNNMorph,
+    "rnn-morph": RNNMorph,
     "td": TemporalDifferences,
 }
 

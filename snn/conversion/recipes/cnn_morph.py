@@ -15,10 +15,8 @@ from snn.conversion.exactness import put, quantised_form
 from snn.conversion.functions import ChannelAffine
 from snn.conversion.layers import SpikingLayer
 from snn.conversion.network import Coding, ConvertedNetwork
-from snn.conversion.pooling import is_max_pool
-from snn.conversion.recipe import Recipe, is_affine, unsupported, upper_bound
-from snn.conversion.recipes.stbif import of_quantiser, tracer_layer
-from snn.conversion.temporal_difference import TemporalDifference, check_function
+from snn.conversion.recipe import Recipe, upper_bound
+from snn.conversion.recipes.stbif import exact_replacement, tracer_layer
 from snn.conversion.thresholds import data_thresholds
 
 FineTune = Callable[[nn.Module], object]
@@ -66,19 +64,12 @@ class CNNMorph(Recipe):
             raise ValueError(f"dyadic_bits must lie in 0 .. 23, got {self.dyadic_bits!r}")
 
     def replacement(self, name: str, module: nn.Module) -> nn.Module | None:
-        layer = of_quantiser(name, module)
-        if layer is not None:
-            return layer
-        if upper_bound(module) is not None:
-            made = tracer_layer(name, 0, self.levels - 1)
-            made.ceiling = upper_bound(module) or 0.0
-            return made
-        if is_max_pool(module):
-            check_function(module)
-            return TemporalDifference(module)
-        if is_affine(module) or isinstance(module, ChannelAffine):
-            return None
-        raise unsupported(module)
+        ceiling = upper_bound(module)
+        if ceiling is None:
+            return exact_replacement(name, module)
+        layer = tracer_layer(name, 0, self.levels - 1)
+        layer.ceiling = ceiling
+        return layer
 
     def calibrate(self, network: ConvertedNetwork, batches: Sequence[torch.Tensor], T: int) -> None:
         open_layers = [name for name, layer in network.layers().items() if bool(layer.threshold.isnan().any())]

@@ -43,6 +43,28 @@ def of_quantiser(name: str, module: nn.Module) -> SpikingLayer | None:
     return layer
 
 
+def exact_replacement(name: str, module: nn.Module) -> nn.Module | None:
+    """The layer of an exact conversion: neurons for a quantiser, a difference for a maximum pooling, None if affine.
+
+    Raises:
+        UnsupportedError: any other layer.
+    """
+    layer = of_quantiser(name, module)
+    if layer is not None:
+        return layer
+    if is_max_pool(module):
+        check_function(module)
+        return TemporalDifference(module)
+    if is_affine(module) or isinstance(module, ChannelAffine):
+        return None
+    if upper_bound(module) is not None:
+        kind = type(module).__name__
+        raise UnsupportedError(
+            f"{kind} is not quantised; use recipe='cnn-morph', which quantises it, or train with QuantAct or QCFS"
+        )
+    raise unsupported(module)
+
+
 @dataclass(frozen=True)
 class STBIF(Recipe):
     """Quantised activations (`QCFS`, `QuantAct`) become bipolar neurons with a tracer; maximum pooling a difference.
@@ -57,20 +79,7 @@ class STBIF(Recipe):
     needs_calibration: ClassVar[bool] = False
 
     def replacement(self, name: str, module: nn.Module) -> nn.Module | None:
-        layer = of_quantiser(name, module)
-        if layer is not None:
-            return layer
-        if is_max_pool(module):
-            check_function(module)
-            return TemporalDifference(module)
-        if is_affine(module) or isinstance(module, ChannelAffine):
-            return None
-        if upper_bound(module) is not None:
-            kind = type(module).__name__
-            raise UnsupportedError(
-                f"{kind} is not quantised; use recipe='cnn-morph', which quantises it, or train with QuantAct or QCFS"
-            )
-        raise unsupported(module)
+        return exact_replacement(name, module)
 
     def calibrate(self, network: ConvertedNetwork, batches: Sequence[torch.Tensor], T: int) -> None:
         """Nothing is left to set: steps and bounds are those of the quantisers."""
