@@ -221,16 +221,11 @@ def verify_exact(
     form = quantised_form(network)
     wanted_layers, _ = _layer_outputs(form, {*network.layers(), *recurrent}, batch)
     wanted = _evaluated(quantised, batch)
-    stepwise = {layer: layer.stepwise for layer in recurrent.values()}
-    try:
-        for layer in stepwise:
-            layer.stepwise = True
-        with network.record() as records:
-            got, last_event, settled = settle(network, batch, T or guarantee.T or network.T)
-            sums = {name: record.output_sum for name, record in records.items()}
-    finally:
-        for layer, before in stepwise.items():
-            layer.stepwise = before
+    with network.record() as records:
+        got, last_event, settled = settle(network, batch, T or guarantee.T or network.T)
+        if recurrent:
+            got = _every_inner_step(network, recurrent, batch, max(1, last_event))
+        sums = {name: record.output_sum for name, record in records.items()}
     if got.shape != wanted.shape:
         raise ShapeError(f"verify_exact: the read-out is {tuple(got.shape)}, the quantised one {tuple(wanted.shape)}")
     compared = [_Compared(name, sums[name], layer.threshold, last_event) for name, layer in network.layers().items()]
@@ -261,6 +256,20 @@ class _Compared:
     got: torch.Tensor
     value: Any
     steps: int
+
+
+def _every_inner_step(
+    network: ConvertedNetwork, recurrent: Mapping[str, SpikingRecurrent], batch: torch.Tensor, steps: int
+) -> torch.Tensor:
+    """The read-out after so many steps, with all inner steps of the recurrent layers run one by one."""
+    before = {layer: layer.stepwise for layer in recurrent.values()}
+    try:
+        for layer in before:
+            layer.stepwise = True
+        return network(batch, steps)
+    finally:
+        for layer, stepwise in before.items():
+            layer.stepwise = stepwise
 
 
 def _evaluated(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
