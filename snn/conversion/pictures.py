@@ -70,6 +70,7 @@ def _draw_errors(report: ConversionReport, path: Path) -> Path:
     )
     axis.set_xticks(range(len(names)), names, rotation=35, ha="right")
     axis.set_ylabel("mean size, % of mean activation")
+    axis.set_axisbelow(True)
     axis.grid(axis="y", alpha=0.3)
     axis.legend()
     axis.set_title(f"Error of each layer, {report.recipe or 'conversion'}, T = {report.T}")
