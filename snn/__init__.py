@@ -2,6 +2,7 @@
 
 from snn import surrogate as surrogate
 from snn.acceleration import accelerate as accelerate
+from snn.conversion import convert as convert
 from snn.errors import ShapeError as ShapeError
 from snn.errors import UnsupportedError as UnsupportedError
 from snn.layers import fold_mpbn as fold_mpbn
@@ -39,6 +40,7 @@ __all__ = [
     "ShapeError",
     "UnsupportedError",
     "accelerate",
+    "convert",
     "fold_mpbn",
     "neuron_model",
     "surrogate",

@@ -41,6 +41,7 @@ def test_public_names() -> None:
             "ShapeError",
             "UnsupportedError",
             "accelerate",
+            "convert",
             "fold_mpbn",
             "neuron_model",
             "surrogate",

@@ -1,0 +1,34 @@
+"""The recipes by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from snn.conversion.recipe import Recipe
+from snn.conversion.recipes.rate import Rate
+from snn.errors import closest
+
+RECIPES: dict[str, type[Recipe]] = {
+    "rate": Rate,
+}
+
+
+def make_recipe(name: str, options: Mapping[str, Any]) -> Recipe:
+    """The recipe of this name with its options.
+
+    Raises:
+        ValueError: there is no such recipe, or an option's value is not accepted.
+        TypeError: an option that the recipe does not have.
+    """
+    if not isinstance(name, str) or name not in RECIPES:
+        raise ValueError(f"convert: no recipe {name!r}{closest(str(name), RECIPES)}")
+    accepted = inspect.signature(RECIPES[name]).parameters
+    for option in options:
+        if option not in accepted:
+            raise TypeError(
+                f"convert: recipe {name!r} has no option {option!r}{closest(option, accepted)}; "
+                f"accepted: {', '.join(accepted) or 'none'}"
+            )
+    return RECIPES[name](**options)
