@@ -126,4 +126,7 @@ class _OverTime(fx.Interpreter):
         if layer.correction.dim():
             current = current + layer.correction
         # Called without a state, so that engines and counters see an ordinary layer of neurons.
-        return (layer.neuron(current) * layer.threshold).flatten(0, 1)
+        counts = layer.neuron(current)
+        # As a number, one value for all spikes is a factor that counters and engines fold into the next weights.
+        theta = layer.threshold.item() if layer.threshold.dim() == 0 else layer.threshold
+        return (counts * theta).flatten(0, 1)
