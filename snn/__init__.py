@@ -12,6 +12,7 @@ from snn.neurons import LI as LI
 from snn.neurons import LIF as LIF
 from snn.neurons import NEURONS as NEURONS
 from snn.neurons import PLIF as PLIF
+from snn.neurons import STBIF as STBIF
 from snn.neurons import AdEx as AdEx
 from snn.neurons import BipolarIF as BipolarIF
 from snn.neurons import CubaLIF as CubaLIF
@@ -29,6 +30,7 @@ __all__ = [
     "LIF",
     "NEURONS",
     "PLIF",
+    "STBIF",
     "AdEx",
     "BipolarIF",
     "CubaLIF",

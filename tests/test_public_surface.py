@@ -38,6 +38,7 @@ def test_public_names() -> None:
             "Neuron",
             "NeuronModel",
             "RecurrentLIF",
+            "STBIF",
             "ShapeError",
             "UnsupportedError",
             "accelerate",
@@ -67,7 +68,7 @@ def test_import_snn_is_light() -> None:
     assert not loaded & set(HEAVY)
 
 
-FAMILIES = ["adaptive", "cuba", "graded", "lif", "neuron", "recurrent"]
+FAMILIES = ["adaptive", "cuba", "graded", "lif", "neuron", "recurrent", "tracer"]
 MODULES = ["snn.acceleration", "snn.declaration", "snn.errors", *(f"snn.neurons.{family}" for family in FAMILIES)]
 
 

@@ -11,7 +11,7 @@ from conversion_networks import functional_network, images
 import snn
 
 
-def test_error_falls_as_one_over_T() -> None:
+def test_error_falls_as_one_over_steps() -> None:
     net = functional_network(dtype=torch.float64)
     x = images(24, 2, 8, 8, dtype=torch.float64)
     conversion = snn.convert(net, "rate", x, T=8, threshold="max")
