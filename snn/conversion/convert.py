@@ -83,7 +83,7 @@ def convert(ann: nn.Module, recipe: str, calibration: Any = None, T: int = 32, *
     made = make_recipe(recipe, options)
     network = build(ann, made, T)
     data = None if calibration is None else calibration_data(calibration)
-    if data is None and made.needs_calibration:
+    if data is None and made.needs_data(network):
         raise ValueError(f"convert: recipe {recipe!r} needs calibration data: a tensor, (inputs, labels) or batches")
     if data is not None:
         _check_source(ann, network, data.batches[0][:CHECKED_SAMPLES])

@@ -64,7 +64,7 @@ class SpikingLayer(Timed):
         model: declared neuron with parameters "theta" and "v_start" that gives spike counts per step.
         values: its other parameters.
         lowest, highest: least and greatest count in one step.
-        run_bounds: least and greatest sum of counts in a run; None where only `lowest` and `highest` bound it.
+        run_bounds: least and greatest sum of counts in a run; None where only `lowest` or `highest` bounds it.
         ceiling: greatest value of the activation, inf for ReLU.
         unit_membrane: True if the neuron's state "v" counts in thresholds, not in the unit of the input.
 
@@ -85,7 +85,7 @@ class SpikingLayer(Timed):
         *,
         lowest: int = 0,
         highest: int = 1,
-        run_bounds: tuple[int, int] | None = None,
+        run_bounds: tuple[int | None, int | None] = (None, None),
         ceiling: float = math.inf,
         unit_membrane: bool = False,
     ) -> None:
@@ -130,9 +130,14 @@ class SpikingLayer(Timed):
         """Sets the membrane before the first step, in the unit of the input."""
         self.neuron.set_value("v_start", initial / self.threshold if self.unit_membrane else initial.clone())
 
+    def set_correction(self, correction: torch.Tensor) -> None:
+        """Sets the current that is added in every step, in the unit of the input."""
+        self.correction = correction.clone()
+
     def count_bounds(self, steps: int) -> tuple[int, int]:
         """Least and greatest spike count of a run of so many steps."""
-        return self.run_bounds or (self.lowest * steps, self.highest * steps)
+        least, most = self.run_bounds
+        return self.lowest * steps if least is None else least, self.highest * steps if most is None else most
 
     @property
     def membrane(self) -> torch.Tensor:
@@ -154,6 +159,22 @@ class SpikingLayer(Timed):
         self._recording = on
         self._record = None
 
+    def membrane_run(self, current: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Spike counts and membranes before the reset, in thresholds, of a run over `current` [T, B, ...] from the start.
+
+        The layer is left reset.
+        """
+        self.reset()
+        self.neuron.store_v_seq = True
+        try:
+            counts, _ = self.neuron(self._corrected(current), state=None)
+            v = self.neuron.v_seq
+        finally:
+            self.neuron.store_v_seq = False
+            self.reset()
+        assert v is not None
+        return counts, (v if self.unit_membrane else v / self.threshold) + counts
+
     def start_from(self, membrane: torch.Tensor, mask: torch.Tensor | None = None) -> None:
         """Begins a run at the membrane [B, ...] of this sample batch, with a mask of neurons that send."""
         self.reset()
@@ -169,15 +190,10 @@ class SpikingLayer(Timed):
     def forward(self, *x: torch.Tensor) -> torch.Tensor:
         if self.neuron.step_mode == "m":
             return super().forward(*x)
-        (current,) = x
-        if self.correction.dim():
-            current = current + self.correction
-        return self.neuron(current) * self.threshold
+        return self.neuron(self._corrected(x[0])) * self.threshold
 
     def sequence(self, *x: torch.Tensor) -> torch.Tensor:
-        (current,) = x
-        if self.correction.dim():
-            current = current + self.correction
+        current = self._corrected(x[0])
         before = self._state
         try:
             counts, self._state = self.neuron(current, state=before)
@@ -203,6 +219,9 @@ class SpikingLayer(Timed):
         record.events = record.events + events
         record.membrane = self.membrane
         record.steps += len(counts)
+
+    def _corrected(self, current: torch.Tensor) -> torch.Tensor:
+        return current + self.correction if self.correction.dim() else current
 
     def _in_source_unit(self, v: torch.Tensor) -> torch.Tensor:
         return v * self.threshold if self.unit_membrane else v

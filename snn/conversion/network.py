@@ -134,6 +134,11 @@ class ConvertedNetwork(nn.Module):
             if not rate and not plan.last_step_sent:
                 return
 
+    def run_in_one_chunk(self, x: torch.Tensor, steps: int) -> torch.Tensor:
+        """Outputs [steps, B, ...] from the state as it is, each layer over all steps before the next (rate coding)."""
+        outputs: torch.Tensor = self._execution.chunk(self._execution.still(x), None, steps)
+        return outputs
+
     def _chunk_length(self, done: int) -> int:
         if done == 0:  # shows how large the layers are; with coding "sum" the only step with input
             return 1

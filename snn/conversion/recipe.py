@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from snn.conversion.activations import QuantAct
 from snn.conversion.functions import (
     ChannelAffine,
     DotProductAttention,
@@ -87,6 +88,10 @@ class Recipe(ABC):
             T: steps that the network will run.
         """
 
+    def needs_data(self, network: ConvertedNetwork) -> bool:
+        """Whether `calibrate` needs calibration data for this network."""
+        return self.needs_calibration
+
     def preparation(self, T: int) -> Preparation | None:
         """What sets starting states before each run, or None."""
         return None
@@ -113,6 +118,8 @@ def advice(module: nn.Module) -> str:
     kind = type(module).__name__
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         return f"{kind} needs recipe='rnn-morph'"
+    if isinstance(module, QuantAct):
+        return "QuantAct has a step of its own, which recipe='stbif' or 'cnn-morph' keeps exactly"
     if isinstance(module, _TEMPORAL):
         return f"{kind} is not linear and has no spiking form here; use recipe='td'"
     if isinstance(module, nn.modules.pooling._MaxPoolNd | nn.modules.pooling._AdaptiveMaxPoolNd):

@@ -11,6 +11,7 @@ from snn.conversion.layers import SpikingLayer, Timed
 from snn.conversion.network import ConvertedNetwork
 from snn.conversion.recipe import Recipe, is_affine, unsupported
 from snn.conversion.source import Problem, Source, call_name, function_name, node_kinds, problem, source_network
+from snn.conversion.visits import put_layer
 from snn.errors import UnsupportedError
 
 _MATRIX = frozenset({"matmul", "mm", "bmm"})
@@ -70,7 +71,7 @@ def _replace(body: fx.GraphModule, recipe: Recipe) -> list[Problem]:
                 continue
             if made is not None:
                 if isinstance(made, SpikingLayer) or after_memory:
-                    _put(body, str(node.target), made)
+                    put_layer(body, str(node.target), made)
             elif after_memory and not is_affine(module):
                 problems.append(problem(node, str(unsupported(module))))
             module = body.get_submodule(str(node.target))
@@ -87,11 +88,6 @@ def _replace(body: fx.GraphModule, recipe: Recipe) -> list[Problem]:
 def _is_activation(module: nn.Module) -> bool:
     """True for torch's elementwise activations, which must not stay as they are even before the first neurons."""
     return type(module).__module__ == nn.ReLU.__module__
-
-
-def _put(network: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, own = name.rpartition(".")
-    setattr(network.get_submodule(parent), own, module)
 
 
 def _not_linear(node: fx.Node, kinds: dict[fx.Node, str]) -> str:

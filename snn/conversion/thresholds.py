@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -138,14 +138,17 @@ class LeastSquares(Statistic):
 
 
 def observe(
-    network: ConvertedNetwork, batches: Sequence[torch.Tensor], see: Callable[[str, torch.Tensor], None]
+    network: ConvertedNetwork,
+    batches: Sequence[torch.Tensor],
+    names: Sequence[str],
+    see: Callable[[str, torch.Tensor], None],
 ) -> None:
-    """Runs the source network over the batches; `see(name, activations [B, ...])` for each spiking layer's activation."""
+    """Runs the source network over the batches; `see(name, activations [B, ...])` for each of the named activations."""
 
     def hook(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
         return lambda module, inputs, output: see(name, output)
 
-    handles = [network.source.get_submodule(name).register_forward_hook(hook(name)) for name in network.layers()]
+    handles = [network.source.get_submodule(name).register_forward_hook(hook(name)) for name in names]
     try:
         with torch.no_grad():
             for batch in batches:
@@ -192,6 +195,7 @@ class _Gathering:
 def data_thresholds(
     network: ConvertedNetwork,
     batches: Sequence[torch.Tensor],
+    names: Sequence[str],
     rule: str,
     *,
     percentile: float = 99.9,
@@ -200,7 +204,7 @@ def data_thresholds(
     steps: int = 1,
     start: float = 0.5,
 ) -> dict[str, torch.Tensor]:
-    """Thresholds of every spiking layer.
+    """Thresholds of the named spiking layers.
 
     A percentile of 0 (fewer activations are positive) becomes the greatest activation; a channel that is never active
     takes the greatest threshold of its layer, and a silent layer 1.
@@ -224,23 +228,24 @@ def data_thresholds(
             greatest.see(name, activations)
             tails.see(name, activations)
 
-        observe(network, batches, see)
+        observe(network, batches, names, see)
         chosen = tails
     else:
-        observe(network, batches, greatest.see)
+        observe(network, batches, names, greatest.see)
         chosen = greatest
         if rule == "mse":
             most = {name: statistic.value() for name, statistic in greatest.statistics.items()}
             chosen = _Gathering(lambda name: LeastSquares(most[name], steps, start, layers[name].highest), channelwise)
-            observe(network, batches, chosen.see)
+            observe(network, batches, names, chosen.see)
     found = {}
-    for name, layer in layers.items():
-        value = _positive(chosen.statistics[name].value(), greatest.statistics[name].value())
-        found[name] = _capped(shaped(value, channelwise, greatest.dims[name], greatest.like[name]), layer)
+    for name in names:
+        value = positive_thresholds(chosen.statistics[name].value(), greatest.statistics[name].value())
+        found[name] = _capped(shaped(value, channelwise, greatest.dims[name], greatest.like[name]), layers[name])
     return found
 
 
-def _positive(values: torch.Tensor, greatest: torch.Tensor) -> torch.Tensor:
+def positive_thresholds(values: torch.Tensor, greatest: torch.Tensor) -> torch.Tensor:
+    """Thresholds [R] without zeros: those become the greatest activation of their row, then that of the layer, then 1."""
     values = torch.where(values > 0, values, greatest)
     most = values.max()
     return torch.where(values > 0, values, most if most > 0 else torch.ones_like(most))
@@ -254,11 +259,3 @@ def _capped(threshold: torch.Tensor, layer: SpikingLayer) -> torch.Tensor:
     if layer.highest == 1:
         return threshold
     return torch.minimum(threshold, torch.full_like(threshold, layer.ceiling / layer.highest))
-
-
-def set_thresholds(
-    network: ConvertedNetwork, thresholds: Mapping[str, torch.Tensor], start: float | torch.Tensor
-) -> None:
-    """Gives every layer its threshold and starts it at `start` thresholds."""
-    for name, layer in network.layers().items():
-        layer.set_threshold(thresholds[name], start)

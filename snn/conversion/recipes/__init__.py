@@ -7,11 +7,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from snn.conversion.recipe import Recipe
+from snn.conversion.recipes.balancing import LTB
+from snn.conversion.recipes.burst import Burst
+from snn.conversion.recipes.calibration import CalibrationAdvanced, CalibrationLight
+from snn.conversion.recipes.qcfs import FromQCFS
 from snn.conversion.recipes.rate import Rate
+from snn.conversion.recipes.residual import COS, SRP
+from snn.conversion.recipes.signed import Signed
 from snn.errors import closest
 
 RECIPES: dict[str, type[Recipe]] = {
     "rate": Rate,
+    "qcfs": FromQCFS,
+    "calibration-light": CalibrationLight,
+    "calibration-advanced": CalibrationAdvanced,
+    "burst": Burst,
+    "signed": Signed,
+    "srp": SRP,
+    "cos": COS,
+    "ltb": LTB,
 }
 
 
