@@ -54,26 +54,29 @@ class Row:
     each: bool = False
 
 
+PER_CHANNEL: dict[str, Any] = {"threshold": "percentile", "percentile": 99.0, "channelwise": True}
 OURS = (
     Row("rate, max, v0 = 0", "rate", {"threshold": "max", "start": 0.0}),
     Row("rate, 99.9 %, v0 = 0", "rate", {"percentile": 99.9, "start": 0.0}),
     Row("rate, 99.9 %", "rate", {"percentile": 99.9}),
     Row("rate, 99 %", "rate", {"percentile": 99.0}),
-    Row("rate, 99 %, per channel", "rate", {"percentile": 99.0, "channelwise": True}),
+    Row("rate, 99 %, per channel", "rate", PER_CHANNEL),
     Row("rate, MSE", "rate", {"threshold": "mse"}, each=True),
     Row("rate, MSE, per channel", "rate", {"threshold": "mse", "channelwise": True}, each=True),
-    Row("calibration-light", "calibration-light", each=True),
-    Row("calibration-advanced", "calibration-advanced", each=True),
-    Row("burst", "burst", each=True),
-    Row("signed", "signed"),
-    Row("srp", "srp", each=True),
-    Row("cos", "cos", each=True),
+    Row("calibration-light, MSE", "calibration-light", each=True),
+    Row("calibration-light, 99 %, per channel", "calibration-light", PER_CHANNEL, each=True),
+    Row("calibration-advanced, MSE", "calibration-advanced", each=True),
+    Row("calibration-advanced, 99 %, per channel", "calibration-advanced", PER_CHANNEL, each=True),
+    Row("burst, 99 %, per channel", "burst", PER_CHANNEL),
+    Row("signed, 99 %, per channel", "signed", PER_CHANNEL),
+    Row("srp, 99 %, per channel (4 steps before)", "srp", PER_CHANNEL, each=True),
+    Row("cos, 99 %, per channel (4 steps before)", "cos", PER_CHANNEL, each=True),
     Row("ltb", "ltb"),
     Row("cnn-morph", "cnn-morph"),
     Row("td", "td"),
     Row("qcfs, QCFS network", "qcfs", quantised=True),
-    Row("srp, QCFS network", "srp", quantised=True, each=True),
-    Row("cos, QCFS network", "cos", quantised=True, each=True),
+    Row("srp, QCFS network (4 steps before)", "srp", quantised=True, each=True),
+    Row("cos, QCFS network (4 steps before)", "cos", quantised=True, each=True),
     Row("stbif, QCFS network", "stbif", quantised=True),
 )
 PEERS = ("Max", "99.9%", "99%", "99.9% per channel", "99.9% per channel, v0 = 1/2", "LTB", "LTB, delay")
