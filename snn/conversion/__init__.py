@@ -9,3 +9,4 @@ from snn.conversion.layers import Timed as Timed
 from snn.conversion.network import ConvertedNetwork as ConvertedNetwork
 from snn.conversion.recipe import Recipe as Recipe
 from snn.conversion.recipes import RECIPES as RECIPES
+from snn.conversion.visits import barrier_run as barrier_run

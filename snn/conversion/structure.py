@@ -66,8 +66,9 @@ def _replace(body: fx.GraphModule, recipe: Recipe) -> list[Problem]:
             try:
                 made = recipe.replacement(str(node.target), module)
             except UnsupportedError as error:
-                if after_memory or _is_activation(module):
+                if after_memory or _must_be_replaced(module):
                     problems.append(problem(node, str(error)))
+                    moving.add(node)
                 continue
             if made is not None:
                 if isinstance(made, SpikingLayer) or after_memory:
@@ -85,9 +86,9 @@ def _replace(body: fx.GraphModule, recipe: Recipe) -> list[Problem]:
     return problems
 
 
-def _is_activation(module: nn.Module) -> bool:
-    """True for torch's elementwise activations, which must not stay as they are even before the first neurons."""
-    return type(module).__module__ == nn.ReLU.__module__
+def _must_be_replaced(module: nn.Module) -> bool:
+    """True for torch's activations and recurrent layers, which may not stay even before the first neurons."""
+    return type(module).__module__ in (nn.ReLU.__module__, nn.GRU.__module__)
 
 
 def _not_linear(node: fx.Node, kinds: dict[fx.Node, str]) -> str:

@@ -136,17 +136,24 @@ def _unwrapped(ann: nn.Module) -> nn.Module:
 
 def _make_plain(network: nn.Module) -> None:
     """Writes parametrised weights out; refuses hooks, which would run at other times and on other shapes."""
-    for name, module in network.named_modules():
+    for name, module in list(network.named_modules()):
         if parametrize.is_parametrized(module):
-            for weight in list(module.parametrizations):
-                parametrize.remove_parametrizations(module, weight, leave_parametrized=True)
-            for parameter in module.parameters(recurse=False):
-                parameter.requires_grad_(False)
+            _write_out(module)
         if any(getattr(module, hooks) for hooks in _HOOKS):
             raise UnsupportedError(
                 f"convert: layer {name!r} ({type(module).__name__}) has forward hooks, which a conversion cannot keep; "
                 "remove them first"
             )
+
+
+def _write_out(module: Any) -> None:
+    """Makes a parametrised layer a plain one; torch's own removal would change the class of the user's layer too."""
+    with torch.no_grad():
+        weights = {name: getattr(module, name).clone() for name in module.parametrizations}
+    module.__class__ = parametrize.type_before_parametrizations(module)
+    del module._modules["parametrizations"]
+    for name, weight in weights.items():
+        module.register_parameter(name, nn.Parameter(weight, requires_grad=False))
 
 
 def _defaults(network: nn.Module) -> dict[str, Any]:

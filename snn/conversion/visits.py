@@ -41,6 +41,31 @@ def visited_layers(network: ConvertedNetwork, visit: Visit) -> Iterator[None]:
             put_layer(network.body, name, layer)
 
 
+@torch.no_grad()
+def barrier_run(network: ConvertedNetwork, x: torch.Tensor, T: int | None = None) -> torch.Tensor:
+    """Logits [B, classes] of a run in which each layer waits for all T outputs of the layers before it.
+
+    Every layer then gets the mean of its inputs in each step, so that its spike counts are those of constant input:
+    with thresholds and T = levels of QCFS activations and a start at half the threshold the result equals the source
+    network's. It costs depth * T steps.
+
+    Args:
+        x: [B, ...].
+        T: steps of each layer; None takes the network's.
+    """
+    steps = network.T if T is None else T
+
+    def visit(layer: SpikingLayer, current: torch.Tensor) -> torch.Tensor:
+        mean = layer.sequence(current).sum(0) / steps
+        return mean.expand(steps, *mean.shape)
+
+    network.reset()
+    with visited_layers(network, visit):
+        logits = network.run_in_one_chunk(x, steps)[-1]
+    network.reset()
+    return logits
+
+
 def put_layer(network: nn.Module, name: str, module: nn.Module) -> None:
     """Puts a layer in the place of the one with this dotted name."""
     parent, _, own = name.rpartition(".")

@@ -40,6 +40,8 @@ def random_norms(network: nn.Module, seed: int = 0) -> nn.Module:
             values: Any = module
             values.running_mean.copy_(torch.randn(values.num_features, generator=generator) * 0.3)
             values.running_var.copy_(torch.rand(values.num_features, generator=generator) + 0.5)
+            if values.weight is None:
+                continue
             values.weight.data.copy_(torch.rand(values.num_features, generator=generator) + 0.5)
             values.bias.data.copy_(torch.randn(values.num_features, generator=generator) * 0.3)
     return network.eval()
