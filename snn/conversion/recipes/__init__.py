@@ -31,9 +31,9 @@ RECIPES: dict[str, type[Recipe]] = {
     "cos": COS,
     "ltb": LTB,
     "stbif": STBIF,
+    "td": TemporalDifferences,
     "cnn-morph": CNNMorph,
     "rnn-morph": RNNMorph,
-    "td": TemporalDifferences,
 }
 
 
