@@ -22,6 +22,7 @@ from snn.conversion.temporal_difference import (
     SpikingMultiheadAttention,
     TemporalDifference,
 )
+from snn.conversion.visits import put_layer
 from snn.errors import ShapeError
 from snn.neurons.tracer import bipolar_with_tracer, settled_after, unsettled_steps
 
@@ -76,10 +77,10 @@ def exactness(network: ConvertedNetwork) -> Exactness:
         last = max((arrival[source] for source in node.all_input_nodes), default=1)
         layer = network.body.get_submodule(str(node.target)) if node.op == "call_module" else None
         if isinstance(layer, SpikingLayer):
-            if layer.neuron.model is not bipolar_with_tracer or layer.run_bounds is None:
+            if layer.neuron.model is not bipolar_with_tracer:
                 reason = f"layer {layer.name!r} has neurons {layer.neuron.model.name!r} without a tracer"
                 return Exactness(False, None, {}, {}, reason)
-            last = settled[layer.name] = int(settled_after(*layer.run_bounds, last))
+            last = settled[layer.name] = int(settled_after(*_bounds(layer), last))
         elif isinstance(layer, SpikingRecurrent):
             bound = inner_steps(layer.cell, layer.wiring)
             if layer.most_steps is not None and (bound is None or bound > layer.most_steps):
@@ -99,10 +100,12 @@ def exactness(network: ConvertedNetwork) -> Exactness:
 class Settled(nn.Module):
     """What a layer of neurons with tracer has sent in all when it is silent: a quantiser of the sum of its input."""
 
+    step: torch.Tensor
+    start: torch.Tensor
+
     def __init__(self, layer: SpikingLayer) -> None:
         super().__init__()
-        assert layer.run_bounds is not None
-        self.lo, self.hi = layer.run_bounds
+        self.lo, self.hi = _bounds(layer)
         self.register_buffer("step", layer.threshold.clone())
         self.register_buffer("start", layer.neuron.v_start.clone())
 
@@ -123,26 +126,26 @@ def quantised_form(network: ConvertedNetwork, trainable: bool = False) -> fx.Gra
     for node in form.graph.nodes:
         layer = form.get_submodule(str(node.target)) if node.op == "call_module" else None
         if isinstance(layer, SpikingLayer):
-            put(form, str(node.target), _quantiser(layer) if trainable else Settled(layer))
+            put_layer(form, str(node.target), _quantiser(layer) if trainable else Settled(layer))
         elif isinstance(layer, Timed):
-            put(form, str(node.target), copy.deepcopy(network.source.get_submodule(str(node.target))))
+            put_layer(form, str(node.target), copy.deepcopy(network.source.get_submodule(str(node.target))))
     form.delete_all_unused_submodules()
     return form.train().requires_grad_() if trainable else form.eval()
 
 
-def _quantiser(layer: SpikingLayer) -> QuantAct:
-    assert layer.run_bounds is not None
+def _bounds(layer: SpikingLayer) -> tuple[int, int]:
     lo, hi = layer.run_bounds
+    assert lo is not None
+    assert hi is not None
+    return lo, hi
+
+
+def _quantiser(layer: SpikingLayer) -> QuantAct:
+    lo, hi = _bounds(layer)
     quantiser = QuantAct(hi - lo + 1, signed=lo < 0, per_channel=layer.threshold.dim() > 0)
     quantiser.lo, quantiser.hi = lo, hi
     quantiser.to(layer.threshold).set_step(layer.threshold)
     return quantiser
-
-
-def put(network: nn.Module, name: str, module: nn.Module) -> None:
-    """Replaces the submodule of this dotted name."""
-    parent, _, own = name.rpartition(".")
-    setattr(network.get_submodule(parent), own, module)
 
 
 @dataclass(frozen=True)

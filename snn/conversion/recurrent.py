@@ -82,8 +82,10 @@ class _Streams(Algebra[torch.Tensor]):
 
     def reset(self) -> None:
         """All sums and counts to 0, for the next element."""
-        for part in (*self.neurons.values(), *self.products.values()):
-            part.reset()
+        for neuron in self.neurons.values():
+            neuron.reset()
+        for product in self.products.values():
+            product.reset()
 
     def silent(self) -> bool:
         """Whether nothing was sent in the last inner step."""

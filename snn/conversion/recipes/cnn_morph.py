@@ -11,13 +11,14 @@ from torch import nn
 
 from snn.conversion.activations import QCFS, QuantAct
 from snn.conversion.dyadic_rounding import power_of_two, rounded_to_bits
-from snn.conversion.exactness import put, quantised_form
+from snn.conversion.exactness import exactness, quantised_form
 from snn.conversion.functions import ChannelAffine
 from snn.conversion.layers import SpikingLayer
 from snn.conversion.network import Coding, ConvertedNetwork
 from snn.conversion.recipe import Recipe, upper_bound
 from snn.conversion.recipes.stbif import exact_replacement, tracer_layer
 from snn.conversion.thresholds import data_thresholds
+from snn.conversion.visits import put_layer
 
 FineTune = Callable[[nn.Module], object]
 
@@ -76,6 +77,7 @@ class CNNMorph(Recipe):
         greatest = data_thresholds(
             network,
             batches,
+            open_layers,
             self.threshold,
             percentile=self.percentile,
             channelwise=self.channelwise,
@@ -91,6 +93,7 @@ class CNNMorph(Recipe):
             adopt(network, trained)
         if self.dyadic_bits:
             _round(network, self.dyadic_bits)
+        network.notes.append(str(exactness(network)))
 
 
 def adopt(network: ConvertedNetwork, trained: nn.Module) -> None:
@@ -99,7 +102,7 @@ def adopt(network: ConvertedNetwork, trained: nn.Module) -> None:
         if isinstance(module, QuantAct | QCFS):
             network.layers()[name].set_threshold(module.step.detach(), 0.5)
         elif next(module.parameters(recurse=False), None) is not None:
-            put(network.body, name, module.requires_grad_(False).eval())
+            put_layer(network.body, name, module.requires_grad_(False).eval())
 
 
 def _round(network: ConvertedNetwork, bits: int) -> None:

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from snn.conversion.exactness import exactness
 from snn.conversion.network import Coding, ConvertedNetwork
 from snn.conversion.quantised_recurrent import QuantCell
 from snn.conversion.recipe import Recipe
@@ -56,4 +57,5 @@ class RNNMorph(Recipe):
         return exact_replacement(name, module)
 
     def calibrate(self, network: ConvertedNetwork, batches: Sequence[torch.Tensor], T: int) -> None:
-        """Nothing is left to set: steps and bounds are those of the quantisers."""
+        """Only notes what is guaranteed: steps and bounds are those of the quantisers."""
+        network.notes.append(str(exactness(network)))

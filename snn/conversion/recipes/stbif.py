@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from snn.conversion.activations import QCFS, QuantAct
+from snn.conversion.exactness import exactness
 from snn.conversion.functions import ChannelAffine
 from snn.conversion.layers import SpikingLayer
 from snn.conversion.network import Coding, ConvertedNetwork
@@ -82,4 +83,5 @@ class STBIF(Recipe):
         return exact_replacement(name, module)
 
     def calibrate(self, network: ConvertedNetwork, batches: Sequence[torch.Tensor], T: int) -> None:
-        """Nothing is left to set: steps and bounds are those of the quantisers."""
+        """Only notes what is guaranteed: steps and bounds are those of the quantisers."""
+        network.notes.append(str(exactness(network)))

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from snn.conversion.canonical_forms import Attention
+from snn.conversion.exactness import exactness
 from snn.conversion.functions import ChannelAffine, DotProductAttention, MatrixProduct, Product, Quotient
 from snn.conversion.network import Coding, ConvertedNetwork
 from snn.conversion.recipe import Recipe, is_affine, unsupported
@@ -60,4 +61,5 @@ class TemporalDifferences(Recipe):
         raise unsupported(module)
 
     def calibrate(self, network: ConvertedNetwork, batches: Sequence[torch.Tensor], T: int) -> None:
-        """Nothing is to be set."""
+        """Only notes what is guaranteed: steps and bounds are those of the quantisers."""
+        network.notes.append(str(exactness(network)))
