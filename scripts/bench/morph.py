@@ -1,10 +1,10 @@
-"""Exact conversion of quantised recurrent networks on sequential MNIST: python scripts/bench/morph.py --json FILE
+"""Exact conversion of quantised convolutional and recurrent networks on MNIST: python scripts/bench/morph.py --json FILE
 
-Trains a small quantised network by ordinary backpropagation through time on part of MNIST, rounds it to dyadic numbers,
-converts it with recipe rnn-morph in each wiring, runs every inner step, and compares every count and read-out.
+Trains a small network on part of MNIST, rounds it to dyadic numbers, converts it (recurrent ones with recipe rnn-morph in
+each wiring), runs every step, and compares every spike count and the read-out with those of the quantised network.
 
 Tasks: "rows" (28 elements of 28 pixels), "pixels" (784 elements of one pixel), "crnn" (784 pixels through two quantised
-convolutions into 48 elements, then a gated layer).
+convolutions into 47 elements).
 """
 
 import argparse
@@ -26,24 +26,26 @@ import snn
 import spikedata
 from snn.conversion.activations import QuantAct
 from snn.conversion.dyadic_rounding import make_dyadic
-from snn.conversion.exactness import exactness, verify_exact
-from snn.conversion.quantised_recurrent import QuantGRU, QuantRNN
+from snn.conversion.exactness import exactness, quantised_form, verify_exact
+from snn.conversion.quantised_recurrent import QuantGRU, QuantLSTM, QuantRNN
 from snn.conversion.recurrent import WIRINGS, SequenceRun
 
 
 class Sequences(nn.Module):
     """Classifies an image [B, 1, 28, 28] read as a sequence."""
 
-    def __init__(self, task: str, hidden: int, levels: int) -> None:
+    def __init__(self, task: str, cell: str, hidden: int, levels: int) -> None:
         super().__init__()
         self.task = task
         if task == "crnn":
             self.front = nn.Sequential(
                 nn.Conv1d(1, 16, 8, stride=4), QuantAct(levels), nn.Conv1d(16, 32, 8, stride=4), QuantAct(levels)
             )
-            self.cell: nn.Module = QuantGRU(32, hidden, resolution=levels)
+        inputs = {"rows": 28, "pixels": 1, "crnn": 32}[task]
+        if cell == "rnn":
+            self.cell: nn.Module = QuantRNN(inputs, hidden, levels, learn_step=False)
         else:
-            self.cell = QuantRNN(28 if task == "rows" else 1, hidden, levels, learn_step=False)
+            self.cell = {"gru": QuantGRU, "lstm": QuantLSTM}[cell](inputs, hidden, resolution=levels)
         self.readout = nn.Linear(hidden, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -54,6 +56,16 @@ class Sequences(nn.Module):
         else:
             sequence = x.flatten(1).unsqueeze(2)
         return self.readout(self.cell(sequence)[:, -1])
+
+
+def convolutional() -> nn.Module:
+    """A ReLU network with batch normalisation, average and maximum pooling."""
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AvgPool2d(2),
+        nn.Conv2d(8, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(),
+        nn.Linear(16 * 49, 64), nn.ReLU(), nn.Linear(64, 10),
+    )  # fmt: skip
 
 
 def images(split: str, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -121,6 +133,50 @@ def compare(net: nn.Module, x: torch.Tensor, options: argparse.Namespace) -> lis
     return found
 
 
+def compare_recurrent(net: nn.Module, options: argparse.Namespace) -> dict[str, Any]:
+    """RNN-Morph of the trained and rounded network in every wiring."""
+    make_dyadic(net, options.bits)
+    x, y = images("test", options.test)
+    result: dict[str, Any] = {"quantised_accuracy": accuracy(net, x, y)}
+    print(f"accuracy of the quantised network {result['quantised_accuracy']:.4f}", flush=True)
+    single = snn.convert(net, "rnn-morph", T=256).snn
+    agree = torch.cat([single(part).argmax(1) == net(part).argmax(1) for part in x.split(250)])
+    result["same_predictions_float32"] = agree.double().mean().item()
+    if options.cell == "rnn":
+        result["accuracy_by_inner_steps"] = cut_short(net, x, y, options)
+        print("accuracy by inner steps", result["accuracy_by_inner_steps"], flush=True)
+    return result | {"wirings": compare(net.double(), x.double(), options)}
+
+
+def compare_cnn(net: nn.Module, options: argparse.Namespace) -> dict[str, Any]:
+    """CNN-Morph of the trained network: accuracies, errors, steps and spikes on the test images."""
+    x, y = images("test", options.test)
+    calibration = images("train", 1000)[0]
+    result: dict[str, Any] = {"ann_accuracy": accuracy(net, x, y)}
+    single = snn.convert(net, "cnn-morph", calibration, T=256, levels=options.levels).snn
+    form = quantised_form(single)
+    agree = torch.cat([single(part).argmax(1) == form(part).argmax(1) for part in x.split(250)])
+    result["same_predictions_float32"] = agree.double().mean().item()
+    network = snn.convert(
+        net.double(), "cnn-morph", calibration.double(), T=256, levels=options.levels, dyadic_bits=options.bits
+    ).snn
+    form = quantised_form(network)
+    result |= {"quantised_accuracy": accuracy(form, x.double(), y), "guarantee": str(exactness(network))}
+    start, error, wrong, last, settled, spikes = time.perf_counter(), 0.0, 0, 0, True, 0
+    for part in x.double().split(options.batch):
+        check = verify_exact(form, network, part)
+        error, wrong, last = max(error, check.max_error), wrong + check.wrong_counts, max(last, check.last_event)
+        settled = settled and check.settled
+        spikes += check.spikes
+    result |= {"max_error": error, "wrong_counts": wrong, "last_event": last, "settled": settled}
+    result |= {"spikes_per_image": spikes / len(x), "seconds": time.perf_counter() - start}
+    steps = torch.stack([network(part, 40, return_all_steps=True).argmax(2) == label for part, label in
+                         zip(x.double()[:1000].split(250), y[:1000].split(250), strict=True)])  # fmt: skip
+    result["accuracy_by_step_first_1000"] = steps.double().mean((0, 2)).tolist()
+    print(json.dumps(result), flush=True)
+    return result
+
+
 def cut_short(net: nn.Module, x: torch.Tensor, y: torch.Tensor, options: argparse.Namespace) -> dict[int, float]:
     """Accuracy with too few inner steps per element, wiring "count"."""
     network = snn.convert(net, "rnn-morph", T=256).snn
@@ -134,7 +190,8 @@ def cut_short(net: nn.Module, x: torch.Tensor, y: torch.Tensor, options: argpars
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=("rows", "pixels", "crnn"), default="rows")
+    parser.add_argument("--task", choices=("rows", "pixels", "crnn", "cnn"), default="rows")
+    parser.add_argument("--cell", choices=("rnn", "gru", "lstm"), default="rnn")
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--levels", type=int, default=16)
     parser.add_argument("--train", type=int, default=6000, help="images to train on")
@@ -148,29 +205,18 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the results to this file")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
-    net = Sequences(options.task, options.hidden, options.levels)
+    recurrent = options.task != "cnn"
+    net = Sequences(options.task, options.cell, options.hidden, options.levels) if recurrent else convolutional()
     start = time.perf_counter()
     losses = train(net, options)
-    seconds = time.perf_counter() - start
-    make_dyadic(net.eval().requires_grad_(False), options.bits)
-    x, y = images("test", options.test)
     result: dict[str, Any] = {
         "settings": {name: value for name, value in vars(options).items() if name != "json"},
         "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
-        "train_seconds": seconds,
+        "train_seconds": time.perf_counter() - start,
         "losses": losses,
-        "quantised_accuracy": accuracy(net, x, y),
     }
-    print(
-        f"trained in {seconds:.0f} s, accuracy of the quantised network {result['quantised_accuracy']:.4f}", flush=True
-    )
-    single = snn.convert(net, "rnn-morph", T=256).snn
-    agree = torch.cat([single(part).argmax(1) == net(part).argmax(1) for part in x.split(250)])
-    result["same_predictions_float32"] = agree.double().mean().item()
-    if options.task != "crnn":
-        result["accuracy_by_inner_steps"] = cut_short(net, x, y, options)
-        print("accuracy by inner steps", result["accuracy_by_inner_steps"], flush=True)
-    result["wirings"] = compare(net.double(), x.double(), options)
+    net.eval().requires_grad_(False)
+    result |= compare_recurrent(net, options) if recurrent else compare_cnn(net, options)
     if options.json:
         options.json.write_text(json.dumps(result, indent=1), encoding="utf8")
 

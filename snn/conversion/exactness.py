@@ -180,6 +180,7 @@ class ExactCheck:
         same_predictions: share of samples with the same largest output.
         last_event: the last step in which anything was sent.
         settled: nothing was left to send.
+        spikes: of all neurons, of either sign; in recurrent layers those of all inner steps.
         offender: the first layer's first differing neuron, else the first differing output; None if there is none.
         guarantee: what the structure promises.
     """
@@ -189,6 +190,7 @@ class ExactCheck:
     same_predictions: float
     last_event: int
     settled: bool
+    spikes: int
     offender: Offender | None
     guarantee: Exactness
 
@@ -229,12 +231,14 @@ def verify_exact(
         if recurrent:
             got = _every_inner_step(network, recurrent, batch, max(1, last_event))
         sums = {name: record.output_sum for name, record in records.items()}
+        spikes = sum(int(record.events.sum()) for record in records.values())
     if got.shape != wanted.shape:
         raise ShapeError(f"verify_exact: the read-out is {tuple(got.shape)}, the quantised one {tuple(wanted.shape)}")
     compared = [_Compared(name, sums[name], layer.threshold, last_event) for name, layer in network.layers().items()]
     for name, layer in recurrent.items():
         assert layer.last_run is not None
         settled &= layer.last_run.settled
+        spikes += layer.last_run.spikes
         value = spike_unit(layer.cell.quantisers[layer.cell.states[0]]).value
         compared.append(_Compared(name, layer.last_run.output, value, max(layer.last_run.steps)))
     order = [str(node.target) for node in network.body.graph.nodes]
@@ -248,7 +252,7 @@ def verify_exact(
     if offender is None and error > 0:
         offender = _first("read-out", got != wanted, got, wanted, last_event)
     same = (got.argmax(1) == wanted.argmax(1)).double().mean().item()
-    return ExactCheck(error, wrong, same, last_event, settled, offender, guarantee)
+    return ExactCheck(error, wrong, same, last_event, settled, spikes, offender, guarantee)
 
 
 @dataclass(frozen=True)

@@ -240,7 +240,8 @@ class QuantGRU(QuantCell):
 
         r = g(W_r x + U_r h),  z = g(W_z x + U_z h),  c = t(W_c x + U_c (r h)),  h' = t(c + z (h - c))
 
-    with a bias in each W, g the quantised hard sigmoid and t the quantised hard tanh.
+    with a bias in each W (that of z is 1 at the start, so that states last), g the quantised hard sigmoid and t the
+    quantised hard tanh.
 
     Args:
         inputs, hidden: features of one element; units.
@@ -259,6 +260,8 @@ class QuantGRU(QuantCell):
             "h": hard_tanh(resolution),
         }
         super().__init__(inputs, hidden, ("r", "z", "c"), ("r", "z", "c"), quantisers, ("h",))
+        with torch.no_grad():
+            self.split(self.projection.bias)["z"].fill_(1.0)
 
     def equations(
         self, ops: Algebra[Signal], u: Mapping[str, Signal], state: Mapping[str, Signal]

@@ -29,6 +29,9 @@ def test_branched_network_settles_without_error(seed: int) -> None:
     assert check.settled
     assert check.wrong_counts == 0
     assert check.offender is None
+    with network.record() as records:
+        network(x)
+    assert check.spikes == sum(int(record.events.sum()) for record in records.values()) > 1000
     assert 1 < check.last_event < 20 < exactness(network).T < 64  # type: ignore[operator]
     assert not errors[check.last_event - 1 :].any()
 
