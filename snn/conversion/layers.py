@@ -63,7 +63,7 @@ class SpikingLayer(Timed):
         name: of the activation in the source network.
         model: declared neuron with parameters "theta" and "v_start" that gives spike counts per step.
         values: its other parameters.
-        lowest, highest: least and greatest count in one step.
+        lowest, highest: least and greatest count of a step, in the mean over a run.
         run_bounds: least and greatest sum of counts in a run; None where only `lowest` or `highest` bounds it.
         ceiling: greatest value of the activation, inf for ReLU.
         unit_membrane: True if the neuron's state "v" counts in thresholds, not in the unit of the input.

@@ -30,6 +30,17 @@ def burst_if(x: Any, s: Any, p: Any) -> tuple[Any, dict[str, Any]]:
     return count, {"v": h - count * p.theta}
 
 
+@neuron_model(state={"v": "v_start", "room": 0.0}, params={"theta": 1.0, "v_start": 0.0, "most": 5.0})
+def clipped_burst_if(x: Any, s: Any, p: Any) -> tuple[Any, dict[str, Any]]:
+    """As `burst_if`, but never more spikes than steps so far, so that the mean output is at most theta."""
+    h = s.v + x
+    room = s.room + 1.0
+    nearest = rounded(h / p.theta)
+    whole = where(nearest * p.theta > h, nearest - 1.0, nearest)
+    count = minimum(minimum(maximum(whole, 0.0), p.most), room)
+    return count, {"v": h - count * p.theta, "room": room - count}
+
+
 @neuron_model(state={"v": "v_start", "net": 0.0}, params={"theta": 1.0, "v_start": 0.0})
 def signed_if(x: Any, s: Any, p: Any) -> tuple[Any, dict[str, Any]]:
     """As `soft_reset_if`, and one negative spike where the membrane is below 0 and an earlier spike can be taken back."""

@@ -6,6 +6,7 @@ import copy
 
 from torch import fx, nn
 
+from snn.conversion.activations import QCFS
 from snn.conversion.functions import ADDITIVE, LINEAR
 from snn.conversion.layers import SpikingLayer, Timed
 from snn.conversion.network import ConvertedNetwork
@@ -87,8 +88,8 @@ def _replace(body: fx.GraphModule, recipe: Recipe) -> list[Problem]:
 
 
 def _must_be_replaced(module: nn.Module) -> bool:
-    """True for torch's activations and recurrent layers, which may not stay even before the first neurons."""
-    return type(module).__module__ in (nn.ReLU.__module__, nn.GRU.__module__)
+    """True for activations and recurrent layers, which may not stay even before the first neurons."""
+    return type(module).__module__ in (nn.ReLU.__module__, nn.GRU.__module__, QCFS.__module__)
 
 
 def _not_linear(node: fx.Node, kinds: dict[fx.Node, str]) -> str:

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from snn.conversion import SpikingLayer
 from snn.conversion.activations import QCFS
-from snn.conversion.neurons import burst_if, signed_if, soft_reset_if
+from snn.conversion.neurons import burst_if, clipped_burst_if, signed_if, soft_reset_if
 
 KINDS = {
     "if": (soft_reset_if, {}, {}),
     "burst": (burst_if, {"most": 3.0}, {"highest": 3}),
+    "clipped burst": (clipped_burst_if, {"most": 3.0}, {}),
     "signed": (signed_if, {}, {"lowest": -1, "run_bounds": (0, None)}),
 }
 
@@ -89,6 +90,11 @@ def test_burst_known_answer() -> None:
     neurons.set_threshold(torch.tensor(1.0, dtype=torch.float64), 0.5)
     assert neurons.sequence(column(1.7, 1.7, 1.7)).flatten().tolist() == [2, 1, 2]
     assert neurons.sequence(column(40.0)).item() == 5  # no more than gamma
+
+
+def test_clipped_burst_catches_up_but_not_beyond_one_spike_per_step() -> None:
+    current = column(9.0, 0.0, -9.0, 0.0, 0.0, 5.0, 9.0)
+    assert layer("clipped burst").sequence(current).flatten().tolist() == [1, 1, 0, 0, 0, 3, 2]
 
 
 @given(st.lists(st.floats(-8, 8), min_size=1, max_size=12), st.floats(0.1, 3.0))

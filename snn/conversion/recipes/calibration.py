@@ -34,7 +34,7 @@ class _Calibrated(RateCoded):
         check_count("samples", self.samples, 1)
         check_count("rounds", self.rounds, 1)
 
-    def neurons(self, name: str, ceiling: float) -> SpikingLayer:
+    def neurons(self, name: str, ceiling: float, clips: bool) -> SpikingLayer:
         return SpikingLayer(name, soft_reset_if, ceiling=ceiling)
 
     @abstractmethod

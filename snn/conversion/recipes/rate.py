@@ -22,7 +22,7 @@ class Rate(RateCoded):
     Source: Rueckauer et al., Front. Neurosci. 11:682, 2017; Diehl et al., IJCNN 2015 (threshold="model").
     """
 
-    def neurons(self, name: str, ceiling: float) -> SpikingLayer:
+    def neurons(self, name: str, ceiling: float, clips: bool) -> SpikingLayer:
         return SpikingLayer(name, soft_reset_if, ceiling=ceiling)
 
     def replacement(self, name: str, module: nn.Module) -> nn.Module | None:

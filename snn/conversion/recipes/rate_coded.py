@@ -64,15 +64,20 @@ class RateCoded(Recipe):
             check_count("delay", self.delay, 0)
 
     @abstractmethod
-    def neurons(self, name: str, ceiling: float) -> SpikingLayer:
-        """The spiking layer for an activation max(x, 0), at most `ceiling`."""
+    def neurons(self, name: str, ceiling: float, clips: bool) -> SpikingLayer:
+        """The spiking layer for an activation max(x, 0).
+
+        Args:
+            ceiling: greatest value of the activation.
+            clips: True if that will be the threshold.
+        """
 
     def replacement(self, name: str, module: nn.Module) -> nn.Module | None:
         if isinstance(module, QCFS):
-            return with_learned_threshold(self.neurons(name, math.inf), module, self.start)
+            return with_learned_threshold(self.neurons(name, math.inf, True), module, self.start)
         ceiling = upper_bound(module)
         if ceiling is not None:
-            return self.neurons(name, ceiling)
+            return self.neurons(name, ceiling, False)
         return replaced_pool_or_affine(module, self.max_pool)
 
     def calibrate(self, network: ConvertedNetwork, batches: Sequence[torch.Tensor], T: int) -> None:

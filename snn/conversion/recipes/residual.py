@@ -34,7 +34,7 @@ class SRP(RateCoded):
         super().__post_init__()
         check_count("tau", self.tau, 1)
 
-    def neurons(self, name: str, ceiling: float) -> SpikingLayer:
+    def neurons(self, name: str, ceiling: float, clips: bool) -> SpikingLayer:
         return SpikingLayer(name, soft_reset_if, ceiling=ceiling)
 
     def preparation(self, T: int) -> Preparation | None:
@@ -60,7 +60,7 @@ class COS(RateCoded):
         super().__post_init__()
         check_count("rho", self.rho, 1)
 
-    def neurons(self, name: str, ceiling: float) -> SpikingLayer:
+    def neurons(self, name: str, ceiling: float, clips: bool) -> SpikingLayer:
         return SpikingLayer(name, soft_reset_if, ceiling=ceiling)
 
     def preparation(self, T: int) -> Preparation | None:

@@ -19,5 +19,5 @@ class Signed(RateCoded):
         at 0.
     """
 
-    def neurons(self, name: str, ceiling: float) -> SpikingLayer:
+    def neurons(self, name: str, ceiling: float, clips: bool) -> SpikingLayer:
         return SpikingLayer(name, signed_if, lowest=-1, run_bounds=(0, None), ceiling=ceiling)
