@@ -2,7 +2,6 @@
 
 python scripts/bench/conversion.py --relu RUN [--qcfs RUN] [--samples N] [--steps 64] [--calibration 1000] [--only NAME ...]
     [--json FILE]
-python scripts/bench/conversion.py --vgg16 [--calibration 1000] [--json FILE]
 
 RUN are run folders of `train.py` with the recipes digits_ann, mnist_ann or cifar10_ann (ReLU) and ..._ann_qcfs. Thresholds
 come from training images; accuracy is on test images spread evenly over the test set. Recipes whose thresholds depend on T
@@ -85,10 +84,6 @@ PEERS = ("Max", "99.9%", "99%", "99.9% per channel", "99.9% per channel, v0 = 1/
 def main() -> None:
     given = _arguments()
     found = json.loads(given.json.read_text()) if given.json and given.json.is_file() else {}
-    if given.vgg16:
-        found["vgg16"] = _vgg16(given.calibration)
-        _save(given.json, found)
-        return
     relu = source_of_run(given.relu)
     qcfs = source_of_run(given.qcfs) if given.qcfs else None
     calibration = spread_images(relu.splits.train, relu.splits.train_rows, given.calibration)
@@ -131,18 +126,14 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     out = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    out.add_argument("--relu", metavar="RUN")
+    out.add_argument("--relu", metavar="RUN", required=True)
     out.add_argument("--qcfs", metavar="RUN")
     out.add_argument("--samples", type=int, default=1000)
     out.add_argument("--calibration", type=int, default=1000)
     out.add_argument("--steps", type=int, default=64)
     out.add_argument("--only", nargs="*", metavar="NAME", help="rows whose name holds one of these")
-    out.add_argument("--vgg16", action="store_true", help="time the conversion of a network of the size of VGG-16")
     out.add_argument("--json", type=Path)
-    given = out.parse_args()
-    if bool(given.relu) == given.vgg16:
-        out.error("give either --relu RUN or --vgg16")
-    return given
+    return out.parse_args()
 
 
 def _test_batches(source: SourceRun, samples: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -220,35 +211,6 @@ def _peer_network(
     if "delay" in name:
         delay = int(ann2snn.estimate_delay_start(converted, batches, "cpu", 64, num_batches=4))
     return converted, delay
-
-
-def _vgg16(count: int) -> dict[str, Any]:
-    """Seconds to convert a network of the size of VGG-16 for CIFAR with `count` calibration images, by recipe."""
-    from snn.models import AnalogVGG
-
-    torch.manual_seed(0)
-    stages = [[64, 64], [128, 128], [256] * 3, [512] * 3, [512] * 3]
-    model = AnalogVGG((3, 32, 32), 10, stages, [4096, 4096], pool="average", batch_norm=True)
-    network = nn.Sequential(model.stack.layers)
-    images = torch.rand(count, 3, 32, 32)
-    with torch.no_grad():  # running statistics as after training
-        for part in images[:200].split(100):
-            network.train()(part)
-    network.eval()
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    rows: dict[str, Any] = {"parameters": parameters, "images": count, "threads": torch.get_num_threads()}
-    for name, options in (("rate", {"percentile": 99.9}), ("rate", {"threshold": "mse"}), ("ltb", {})):
-        label = name + "".join(f" {value}" for value in options.values())
-        start = time.perf_counter()
-        convert(network, name, images, 16, **options)
-        rows[label] = time.perf_counter() - start
-        print(f"{label}: {rows[label]:.1f} s", flush=True)
-    for peer in ("99.9%", "LTB"):
-        start = time.perf_counter()
-        _peer_network(peer, network, (images, torch.zeros(count, dtype=torch.int64)))
-        rows[f"SpikingJelly {peer}"] = time.perf_counter() - start
-        print(f"SpikingJelly {peer}: {rows[f'SpikingJelly {peer}']:.1f} s", flush=True)
-    return rows
 
 
 def _table(found: dict[str, Any], steps: list[int]) -> str:

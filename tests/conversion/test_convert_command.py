@@ -150,6 +150,25 @@ def test_energy_counts_additions_behind_spikes(converted: Path, tmp_path: Path) 
     assert int(readout.multiplies.sum()) == 0
 
 
+def test_conversions_whose_steps_differ_are_refused_by_engines(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from neuromorphic.compiler.checkpoint_cli import main as simulate
+    from neuromorphic.energy.command_line import main as energy
+
+    folder = tmp_path / "td"
+    assert main([str(trained), "--run-dir", str(folder), "--recipe", "td", "--T", "3", "--samples", "30"]) == 0
+    report = json.loads((folder / "report.json").read_text())
+    assert report["coding"] == "sum"
+    assert report["agreement"] == [1.0, 1.0, 1.0]
+    assert simulate(["--checkpoint", str(folder), "--engine", "torch", "--samples", "30"]) == 0
+    capsys.readouterr()
+    assert simulate(["--checkpoint", str(folder), "--engine", "event", "--samples", "5"]) == 2
+    assert "the steps of this conversion differ" in capsys.readouterr().err
+    assert energy([str(folder), "--targets", "none", "--samples", "5"]) == 2
+    assert "is a conversion whose steps differ" in capsys.readouterr().err
+
+
 def test_file_of_weights_with_its_class(tmp_path: Path) -> None:
     file, folder = weights_file(tmp_path, width=3), tmp_path / "out"
     model = ["--model", f"{__name__}:SmallNet", "--model-args", "{width: 3}", "--data", "digits"]
