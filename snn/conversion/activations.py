@@ -13,8 +13,10 @@ from snn.errors import ShapeError
 from snn.neurons.checks import require_above
 
 
-def step_counts(u: torch.Tensor, step: torch.Tensor, lo: int, hi: int) -> torch.Tensor:
-    """clip(floor(u / step + 1/2), lo, hi): the whole number of steps nearest to u, halves upwards, within the bounds.
+def step_counts(
+    u: torch.Tensor, step: torch.Tensor, lo: float, hi: float, start: float | torch.Tensor = 0.5
+) -> torch.Tensor:
+    """clip(floor(u / step + start), lo, hi): with start 1/2 the whole number of steps nearest to u, halves upwards.
 
     Args:
         u: any shape, floating point.
@@ -24,7 +26,7 @@ def step_counts(u: torch.Tensor, step: torch.Tensor, lo: int, hi: int) -> torch.
     >>> step_counts(torch.tensor([-0.3, 0.1, 0.125, 0.6, 9.0]), torch.tensor(0.25), 0, 3).tolist()
     [0.0, 0.0, 1.0, 2.0, 3.0]
     """
-    return torch.floor(u / step + 0.5).clamp_(lo, hi)
+    return torch.floor(u / step + start).clamp_(lo, hi)
 
 
 class _Quantise(torch.autograd.Function):

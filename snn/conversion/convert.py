@@ -51,7 +51,7 @@ class Conversion:
                     "use snn.conversion.measure(conversion.snn, images, labels)"
                 )
             measure = importlib.import_module("snn.conversion.report").measure
-            self._report = measure(self.snn, self._data.images, self._data.labels, T=self.T)
+            self._report = measure(self.snn, self._data.images, self._data.labels, T=self.T, recipe=self.recipe)
         return self._report
 
     def __repr__(self) -> str:

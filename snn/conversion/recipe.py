@@ -19,6 +19,7 @@ from snn.conversion.functions import (
     Quotient,
 )
 from snn.conversion.network import Coding, ConvertedNetwork, Preparation
+from snn.conversion.quantised_recurrent import QuantCell
 from snn.errors import UnsupportedError
 
 AFFINE: tuple[type[nn.Module], ...] = (
@@ -116,7 +117,7 @@ def is_affine(module: nn.Module) -> bool:
 def advice(module: nn.Module) -> str:
     """What to do about a layer that a recipe has no form for."""
     kind = type(module).__name__
-    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase | QuantCell):
         return f"{kind} needs recipe='rnn-morph'"
     if isinstance(module, QuantAct):
         return "QuantAct has a step of its own, which recipe='stbif' or 'cnn-morph' keeps exactly"

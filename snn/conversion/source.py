@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from snn.conversion.canonical_forms import canonical_forms
 from snn.conversion.fold import fold_batch_norms
 from snn.conversion.functions import (
     LAYER_OF,
@@ -81,6 +82,7 @@ def source_network(ann: nn.Module) -> Source:
                 _layer_of_call(node, source, names, kinds)
     _drop_head(source)
     source.problems += [Problem(*problem) for problem in fold_batch_norms(source.network)]
+    source.problems += [Problem(*problem) for problem in canonical_forms(source.network)]
     graph.eliminate_dead_code()
     source.network.delete_all_unused_submodules()
     graph.lint()

@@ -10,10 +10,14 @@ from snn.conversion.recipe import Recipe
 from snn.conversion.recipes.balancing import LTB
 from snn.conversion.recipes.burst import Burst
 from snn.conversion.recipes.calibration import CalibrationAdvanced, CalibrationLight
+from snn.conversion.recipes.cnn_morph import CNNMorph
 from snn.conversion.recipes.qcfs import FromQCFS
 from snn.conversion.recipes.rate import Rate
 from snn.conversion.recipes.residual import COS, SRP
+from snn.conversion.recipes.rnn_morph import RNNMorph
 from snn.conversion.recipes.signed import Signed
+from snn.conversion.recipes.stbif import STBIF
+from snn.conversion.recipes.td import TemporalDifferences
 from snn.errors import closest
 
 RECIPES: dict[str, type[Recipe]] = {
@@ -26,6 +30,10 @@ RECIPES: dict[str, type[Recipe]] = {
     "srp": SRP,
     "cos": COS,
     "ltb": LTB,
+    "stbif": STBIF,
+    "td": TemporalDifferences,
+    "cnn-morph": CNNMorph,
+    "rnn-morph": RNNMorph,
 }
 
 
