@@ -44,6 +44,7 @@ NEURONS = [
     Member("adex", {"dt_ms": 0.25}, mean=2000.0, spread=4000.0),
     Member("bipolar_if", resets=(None, 0.0, -0.2)),
     Member("multi_spike_lif", fixed_surrogate=True),
+    Member("st_bif", {"theta": 0.75, "lo": -2, "hi": 3}),
 ]
 
 SURROGATES = [

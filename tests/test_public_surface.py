@@ -38,9 +38,11 @@ def test_public_names() -> None:
             "Neuron",
             "NeuronModel",
             "RecurrentLIF",
+            "STBIF",
             "ShapeError",
             "UnsupportedError",
             "accelerate",
+            "convert",
             "fold_mpbn",
             "neuron_model",
             "surrogate",
@@ -66,7 +68,7 @@ def test_import_snn_is_light() -> None:
     assert not loaded & set(HEAVY)
 
 
-FAMILIES = ["adaptive", "cuba", "graded", "lif", "neuron", "recurrent"]
+FAMILIES = ["adaptive", "cuba", "graded", "lif", "neuron", "recurrent", "tracer"]
 MODULES = ["snn.acceleration", "snn.declaration", "snn.errors", *(f"snn.neurons.{family}" for family in FAMILIES)]
 
 

@@ -14,6 +14,7 @@ from snn.neurons.lif import LIF as LIF
 from snn.neurons.lif import PLIF as PLIF
 from snn.neurons.neuron import Neuron as Neuron
 from snn.neurons.recurrent import RecurrentLIF as RecurrentLIF
+from snn.neurons.tracer import STBIF as STBIF
 
 NEURONS: dict[str, type[Neuron]] = {
     "if": IF,
@@ -27,5 +28,6 @@ NEURONS: dict[str, type[Neuron]] = {
     "adex": AdEx,
     "bipolar_if": BipolarIF,
     "multi_spike_lif": MultiSpikeLIF,
+    "st_bif": STBIF,
 }
 """Every neuron layer by its name in recipes."""

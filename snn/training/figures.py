@@ -22,7 +22,7 @@ def draw_accuracy(history: Sequence[Mapping[str, Any]], selected: int, title: st
         title: of the picture.
         path: of the PNG file.
     """
-    figure, axes = _new_figure(1, 1, (6.4, 4.0))
+    figure, axes = new_figure(1, 1, (6.4, 4.0))
     axis = axes[0][0]
     epochs = [row["epoch"] for row in history]
     curves = (
@@ -39,7 +39,7 @@ def draw_accuracy(history: Sequence[Mapping[str, Any]], selected: int, title: st
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right")
     axis.set_title(f"{title}: test accuracy {history[selected - 1]['test_accuracy']:.2%} after epoch {selected}")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def layer_spikes(network: nn.Module, x: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
@@ -81,7 +81,7 @@ def draw_raster(network: nn.Module, x: torch.Tensor, labels: Sequence[int], clas
     T, B = x.shape[:2]
     guesses = logits.mean(0).argmax(1).tolist()
     rows = len(spikes) + 1
-    figure, axes = _new_figure(rows, B, (2.3 * B + 1.2, 1.9 * rows + 0.6))
+    figure, axes = new_figure(rows, B, (2.3 * B + 1.2, 1.9 * rows + 0.6))
     for column in range(B):
         for row, (name, z) in enumerate(spikes.items()):
             axis = axes[row][column]
@@ -98,7 +98,7 @@ def draw_raster(network: nn.Module, x: torch.Tensor, labels: Sequence[int], clas
         for row in range(rows):
             axes[row][column].set_xlim(-0.6, T - 0.4)
             axes[row][column].xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _shown(count: int) -> str:
@@ -126,7 +126,11 @@ def _draw_logits(axis: Any, logits: torch.Tensor, first: bool, classes: Sequence
         axis.tick_params(labelleft=False)
 
 
-def _new_figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+def new_figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+    """Return a figure and its axes [rows][columns]; size in inches.
+
+    Raises: ImportError without matplotlib.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -138,6 +142,7 @@ def _new_figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
