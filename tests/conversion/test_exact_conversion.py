@@ -15,7 +15,7 @@ from torch import nn
 import snn
 from snn.conversion.activations import QCFS, QuantAct
 from snn.conversion.dyadic_rounding import make_dyadic, power_of_two, rounded_to_bits
-from snn.conversion.exactness import exactness, owed_steps, quantised_form, settle, verify_exact
+from snn.conversion.verification import exactness, owed_steps, quantised_form, settle, verify_exact
 
 
 @pytest.mark.parametrize("seed", range(4))

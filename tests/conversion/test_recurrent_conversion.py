@@ -13,7 +13,6 @@ from torch import nn
 
 import snn
 from snn.conversion.activations import QuantAct
-from snn.conversion.exactness import exactness, verify_exact
 from snn.conversion.quantised_recurrent import (
     HardSigmoid,
     QuantCell,
@@ -24,6 +23,7 @@ from snn.conversion.quantised_recurrent import (
     spike_unit,
 )
 from snn.conversion.recurrent import WIRINGS, inner_steps, run_sequence, settled_sequence
+from snn.conversion.verification import exactness, verify_exact
 
 every_wiring = pytest.mark.parametrize("wiring", WIRINGS)
 

@@ -9,12 +9,12 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from snn.conversion.exactness import exactness
 from snn.conversion.network import Coding, ConvertedNetwork
 from snn.conversion.quantised_recurrent import QuantCell
 from snn.conversion.recipe import Recipe
 from snn.conversion.recipes.stbif import exact_replacement
 from snn.conversion.recurrent import SpikingRecurrent, Wiring, require_wiring
+from snn.conversion.verification import exactness
 from snn.errors import UnsupportedError
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from snn.conversion.canonical_forms import Attention
-from snn.conversion.exactness import exactness
 from snn.conversion.functions import ChannelAffine, DotProductAttention, MatrixProduct, Product, Quotient
 from snn.conversion.network import Coding, ConvertedNetwork
 from snn.conversion.recipe import Recipe, is_affine, unsupported
@@ -23,6 +22,7 @@ from snn.conversion.temporal_difference import (
     TemporalDifference,
     check_function,
 )
+from snn.conversion.verification import exactness
 from snn.errors import UnsupportedError
 
 
