@@ -52,7 +52,8 @@ class RNNMorph(Recipe):
         if isinstance(module, nn.RNNBase | nn.RNNCellBase):
             kind = type(module).__name__
             raise UnsupportedError(
-                f"{kind} is not quantised; use snn.conversion.Quant{kind.removesuffix('Cell')} instead and train again"
+                f"{kind} is not quantised; use snn.conversion.Quant{kind.removesuffix('Cell')} instead and train again "
+                "(snn.conversion.quantised_recurrent.from_float takes weights over)"
             )
         return exact_replacement(name, module)
 
