@@ -246,7 +246,10 @@ def test_wrong_sources_are_named(
         ([str(converted), *target], "is converted already"),
         ([str(file), *target], "is a file; say --model"),
         ([str(file), *model, "--model-args", "{width: 4}", *target], "does not fit"),
-        ([str(file), *model, "--model-args", "{with: 4}", *target], "network.with: tests.conversion"),
+        (
+            [str(file), *model, "--model-args", "{with: 4}", *target],
+            "SmallNet has no such argument; did you mean 'width'?",
+        ),
         ([str(file), *model, "--model-args", "4", *target], "--model-args must be a mapping"),
         ([str(file), "--model", "nothing.here:Net", "--data", "digits", *target], "cannot be imported"),
         ([str(file), "--model", "Net", "--data", "digits", *target], "--model must be package.module:Class"),
