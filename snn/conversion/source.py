@@ -95,19 +95,37 @@ _IN_PLACE[operator.itruediv] = operator.truediv
 
 
 def _write_to_new_tensors(network: fx.GraphModule) -> None:
-    """Makes calls return new tensors instead of changing their operands, which a run may still need.
+    """Makes calls return new tensors instead of changing their operand; what read the operand later reads the result.
 
-    A network that reads the changed operand afterwards computes something else then; `convert` compares both.
+    Views of the operand are not followed; `convert` compares the outcome with the network.
     """
-    for module in network.modules():
-        if getattr(module, "inplace", False) is True:
-            plain: Any = module
-            plain.inplace = False
-    for node in network.graph.nodes:
-        if node.op == "call_function":
-            node.target = _IN_PLACE.get(node.target, node.target)
-        elif node.op == "call_method" and node.target.endswith("_") and not node.target.endswith("__"):
+    order = {node: number for number, node in enumerate(network.graph.nodes)}
+    changing = [node for node in network.graph.nodes if _changes_operand(node, network)]
+    for node in changing:
+        operand = node.args[0]
+        for reader in list(operand.users):
+            if order[reader] > order[node]:
+                reader.replace_input_with(operand, node)
+        if node.op == "call_module":
+            layer: Any = network.get_submodule(str(node.target))
+            layer.inplace = False
+        elif node.op == "call_method":
             node.target = node.target.rstrip("_")
+        else:
+            node.target = _IN_PLACE.get(node.target, node.target)
+
+
+def _changes_operand(node: fx.Node, network: fx.GraphModule) -> bool:
+    if not node.args or not isinstance(node.args[0], fx.Node):
+        return False
+    if node.op == "call_module":
+        return getattr(network.get_submodule(str(node.target)), "inplace", False) is True
+    if node.op == "call_method":
+        return str(node.target).endswith("_") and not str(node.target).endswith("__")
+    if node.op == "call_function":
+        asked = node.kwargs.get("inplace") is True
+        return asked or node.target in _IN_PLACE or getattr(node.target, "__name__", "").endswith("_")
+    return False
 
 
 def node_kinds(graph: fx.Graph) -> dict[fx.Node, str]:
