@@ -22,7 +22,7 @@ def draw_accuracy(history: Sequence[Mapping[str, Any]], selected: int, title: st
         title: of the picture.
         path: of the PNG file.
     """
-    figure, axes = _new_figure(1, 1, (6.4, 4.0))
+    figure, axes = new_figure(1, 1, (6.4, 4.0))
     axis = axes[0][0]
     epochs = [row["epoch"] for row in history]
     curves = (
@@ -81,7 +81,7 @@ def draw_raster(network: nn.Module, x: torch.Tensor, labels: Sequence[int], clas
     T, B = x.shape[:2]
     guesses = logits.mean(0).argmax(1).tolist()
     rows = len(spikes) + 1
-    figure, axes = _new_figure(rows, B, (2.3 * B + 1.2, 1.9 * rows + 0.6))
+    figure, axes = new_figure(rows, B, (2.3 * B + 1.2, 1.9 * rows + 0.6))
     for column in range(B):
         for row, (name, z) in enumerate(spikes.items()):
             axis = axes[row][column]
@@ -126,7 +126,11 @@ def _draw_logits(axis: Any, logits: torch.Tensor, first: bool, classes: Sequence
         axis.tick_params(labelleft=False)
 
 
-def _new_figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+def new_figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+    """An empty figure of rows x columns axes, size in inches; returns (figure, axes [rows][columns]).
+
+    Raises: ImportError without matplotlib, with the command that installs it.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
