@@ -106,7 +106,7 @@ class _Watch:
         self.reads_spikes: dict[str, bool] = {}
         self.behind: dict[str, str] = {}
         self.counts: dict[str, int] = {}
-        self.fired = False
+        self.spikes_arrive = False
         self.whole: dict[str, bool] = {}
 
     def add(self, key: str, x: torch.Tensor) -> None:
@@ -120,7 +120,7 @@ class _Watch:
                 self.order.append(name)
                 per_output = module.weight[0].numel()
                 self.macs[name] = output[0].numel() * per_output if output.dim() > 2 else module.weight.numel()
-                self.reads_spikes[name] = self.fired
+            self.reads_spikes[name] = self.reads_spikes.get(name, True) and self.spikes_arrive
             self.add(f"in {name}", inputs[0].detach())
 
         return hook
@@ -128,11 +128,10 @@ class _Watch:
     def neurons(self, name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             z = (output[0] if isinstance(output, tuple) else output).detach()
-            self.fired = True
             if name not in self.counts:
                 self.counts[name] = z[0, 0].numel()
                 self.behind[self.order[-1]] = name
-            self.whole[name] = self.whole.get(name, True) and bool((z == z.round()).all())
+            self.spikes_arrive = self.whole[name] = self.whole.get(name, True) and bool((z == z.round()).all())
             self.add(f"out {name}", z)
 
         return hook
@@ -147,8 +146,8 @@ def measure_activity(network: nn.Module, batches: Iterable[torch.Tensor]) -> Act
 
     Args:
         network: maps [T, B, ...] to logits; its weights are nn.Linear and convolutions.
-        batches: inputs [T, B, ...] of equal T. Layers before the first neurons read values and pay a multiply-accumulate at
-            every step; the others pay an addition per spike. A network without neurons is an ANN: T counts as 1.
+        batches: inputs [T, B, ...] of equal T. Layers behind spiking neurons pay an addition per spike; the first layer,
+            and layers behind neurons that send values, pay a multiply-accumulate per weight at every step. A network without neurons is an ANN: T counts as 1.
     Returns: the table.
     Raises: ValueError without batches, or if a batch has another T.
     """
@@ -164,7 +163,7 @@ def measure_activity(network: nn.Module, batches: Iterable[torch.Tensor]) -> Act
                 if T not in (0, len(x)):
                     raise ValueError(f"measure_activity: all batches must have {T} steps, got {len(x)}")
                 T = len(x)
-                watch.fired = False
+                watch.spikes_arrive = False
                 network(x)
     finally:
         network.train(was_training)
