@@ -146,8 +146,9 @@ def measure_activity(network: nn.Module, batches: Iterable[torch.Tensor]) -> Act
 
     Args:
         network: maps [T, B, ...] to logits; its weights are nn.Linear and convolutions.
-        batches: inputs [T, B, ...] of equal T. Layers behind spiking neurons pay an addition per spike; the first layer,
-            and layers behind neurons that send values, pay a multiply-accumulate per weight at every step. A network without neurons is an ANN: T counts as 1.
+        batches: inputs [T, B, ...] of equal T. Layers behind spiking neurons pay an addition per spike; the first layer, and
+            layers behind neurons that send values, a multiply-accumulate per weight and step. A network without neurons
+            is an ANN: T counts as 1.
     Returns: the table.
     Raises: ValueError without batches, or if a batch has another T.
     """
