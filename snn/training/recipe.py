@@ -6,18 +6,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from snn.errors import closest
+from snn.training.recipe_error import RecipeError, require
 from snn.training.stage_options import Stage
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
-
-
-class RecipeError(ValueError):
-    """A recipe, or an override of it, that cannot be run; the message names the key and what is accepted."""
-
-
-def _require(condition: bool, key: str, expected: str, received: object) -> None:
-    if not condition:
-        raise RecipeError(f"{key} must be {expected}, got {received!r}")
 
 
 @dataclass(frozen=True)
@@ -45,13 +37,13 @@ class DataOptions:
     workers: int = 0
 
     def __post_init__(self) -> None:
-        _require(self.batch_size >= 1, "data.batch_size", ">= 1", self.batch_size)
-        _require(0 <= self.val_fraction < 1, "data.val_fraction", "in [0, 1)", self.val_fraction)
-        _require(
+        require(self.batch_size >= 1, "data.batch_size", ">= 1", self.batch_size)
+        require(0 <= self.val_fraction < 1, "data.val_fraction", "in [0, 1)", self.val_fraction)
+        require(
             self.train_images is None or self.train_images >= 1, "data.train_images", ">= 1 or null", self.train_images
         )
-        _require(self.shift >= 0, "data.shift", ">= 0 pixels", self.shift)
-        _require(self.workers >= 0, "data.workers", ">= 0", self.workers)
+        require(self.shift >= 0, "data.shift", ">= 0 pixels", self.shift)
+        require(self.workers >= 0, "data.workers", ">= 0", self.workers)
 
 
 @dataclass(frozen=True)
@@ -68,7 +60,7 @@ class EncodingOptions:
     steps: int = 4
 
     def __post_init__(self) -> None:
-        _require(self.steps >= 1, "encoding.steps", ">= 1", self.steps)
+        require(self.steps >= 1, "encoding.steps", ">= 1", self.steps)
 
 
 @dataclass(frozen=True)
@@ -86,8 +78,8 @@ class ScheduleOptions:
     final_fraction: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(self.warmup_epochs >= 0, "schedule.warmup_epochs", ">= 0", self.warmup_epochs)
-        _require(0 <= self.final_fraction <= 1, "schedule.final_fraction", "in [0, 1]", self.final_fraction)
+        require(self.warmup_epochs >= 0, "schedule.warmup_epochs", ">= 0", self.warmup_epochs)
+        require(0 <= self.final_fraction <= 1, "schedule.final_fraction", "in [0, 1]", self.final_fraction)
 
 
 @dataclass(frozen=True)
@@ -105,7 +97,7 @@ class LossOptions:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(0 <= self.label_smoothing < 1, "loss.label_smoothing", "in [0, 1)", self.label_smoothing)
+        require(0 <= self.label_smoothing < 1, "loss.label_smoothing", "in [0, 1)", self.label_smoothing)
 
 
 @dataclass(frozen=True)
@@ -162,17 +154,17 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for key, given in (("network", self.network), ("optimizer", self.optimizer)):
-            _require("class" in given, key, "a mapping with the key 'class'", given)
+            require("class" in given, key, "a mapping with the key 'class'", given)
         named = isinstance(self.rule, str) or "class" in self.rule
-        _require(named, "rule", "a name or a mapping with the key 'class'", self.rule)
-        _require(self.bptt_steps is None or self.bptt_steps >= 1, "bptt_steps", ">= 1 or null", self.bptt_steps)
-        _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "> 0 or null", self.clip_norm)
-        _require(self.epochs >= 1, "epochs", ">= 1", self.epochs)
-        _require(0 <= self.seed < 2**63, "seed", "in [0, 2**63)", self.seed)
-        _require(self.threads is None or self.threads >= 1, "threads", ">= 1 or null", self.threads)
-        _require(self.num_nodes >= 1, "num_nodes", ">= 1", self.num_nodes)
+        require(named, "rule", "a name or a mapping with the key 'class'", self.rule)
+        require(self.bptt_steps is None or self.bptt_steps >= 1, "bptt_steps", ">= 1 or null", self.bptt_steps)
+        require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "> 0 or null", self.clip_norm)
+        require(self.epochs >= 1, "epochs", ">= 1", self.epochs)
+        require(0 <= self.seed < 2**63, "seed", "in [0, 2**63)", self.seed)
+        require(self.threads is None or self.threads >= 1, "threads", ">= 1 or null", self.threads)
+        require(self.num_nodes >= 1, "num_nodes", ">= 1", self.num_nodes)
         warmup = self.schedule.warmup_epochs
-        _require(warmup <= self.epochs, "schedule.warmup_epochs", f"at most epochs = {self.epochs}", warmup)
+        require(warmup <= self.epochs, "schedule.warmup_epochs", f"at most epochs = {self.epochs}", warmup)
 
 
 def recipe_names() -> list[str]:

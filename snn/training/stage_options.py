@@ -4,10 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-
-def _require(condition: bool, key: str, expected: str, received: object) -> None:
-    if not condition:
-        raise ValueError(f"{key} must be {expected}, got {received!r}")
+from snn.training.recipe_error import RecipeError, require
 
 
 @dataclass(frozen=True)
@@ -27,10 +24,10 @@ class CalibrationOptions:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        _require(0 < self.percentile <= 100, "calibrate.percentile", "in (0, 100]", self.percentile)
-        _require(self.steps >= 1, "calibrate.steps", ">= 1", self.steps)
-        _require(self.images >= 1, "calibrate.images", ">= 1", self.images)
-        _require(self.scale > 0, "calibrate.scale", "> 0", self.scale)
+        require(0 < self.percentile <= 100, "calibrate.percentile", "in (0, 100]", self.percentile)
+        require(self.steps >= 1, "calibrate.steps", ">= 1", self.steps)
+        require(self.images >= 1, "calibrate.images", ">= 1", self.images)
+        require(self.scale > 0, "calibrate.scale", "> 0", self.scale)
 
 
 @dataclass(frozen=True)
@@ -61,9 +58,9 @@ class Stage:
 
     def __post_init__(self) -> None:
         named = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", self.name) and self.name != "previous"
-        _require(bool(named), "stages: name", "letters, digits, '-', '_' and '.', not 'previous'", self.name)
-        _require(self.freeze_epochs >= 0, f"stages: {self.name}: freeze_epochs", ">= 0", self.freeze_epochs)
+        require(bool(named), "stages: name", "letters, digits, '-', '_' and '.', not 'previous'", self.name)
+        require(self.freeze_epochs >= 0, f"stages: {self.name}: freeze_epochs", ">= 0", self.freeze_epochs)
         taken = self.weights_from is not None
         for key in ("skip", "fold_norms", "adapt_input", "freeze_epochs"):
             if getattr(self, key) and not taken:
-                raise ValueError(f"stages: {self.name}: {key} needs weights_from, which is null")
+                raise RecipeError(f"stages: {self.name}: {key} needs weights_from, which is null")

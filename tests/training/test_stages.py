@@ -164,7 +164,7 @@ def test_mappings_are_merged_unless_they_name_a_class() -> None:
 
 
 def test_frozen_tensors_stay_while_frozen(tmp_path: Path) -> None:
-    network = {"class": "SpikingMLP", "hidden": [8], "neuron": {"class": "LIF"}}
+    network = {"class": "SpikingMLP", "hidden": [8], "neuron": {"class": "DIET", "v_threshold": 0.2}}
     stages = [
         {"name": "one", "weights_from": None, "recipe": {"epochs": 1}},
         {"name": "two", "skip": ["readout"], "freeze_epochs": 2, "recipe": {"epochs": 2}},
@@ -188,7 +188,7 @@ def test_frozen_tensors_stay_while_frozen(tmp_path: Path) -> None:
         ({"stages": [{"name": "a", "weights_from": None}, {"name": "a"}]}, "the name 'a' is given twice"),
         (
             {"stages": [{"name": "ab", "weights_from": None}, {"name": "b", "weights_from": "aa"}]},
-            r"b: weights_from: no earlier stage 'aa'; did you mean 'ab'\?",
+            r"b: weights_from: no earlier stage 'aa'; accepted: ab",
         ),
         ({"stages": [{"name": "a", "weights_from": None, "recipe": {"epoch": 1}}]}, "a: recipe: unknown key 'epoch'"),
         ({"stages": [{"name": "a", "weights_from": None, "recipe": {"seed": 1}}]}, "cannot change stages or seed"),
