@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from snn.neurons import Neuron
 from snn.training.spike_rates import memory_layers
 
 MAC_PJ, AC_PJ = 4.6, 0.9  # 32-bit floats at 45 nm, Horowitz, ISSCC 2014
@@ -185,7 +186,7 @@ def _layer(watch: _Watch, name: str, T: int) -> LayerActivity:
         found.neurons = watch.counts[behind]
         found.spikes_per_neuron = watch.mean(f"out {behind}") * T if watch.whole[behind] else None
         found.membrane_accesses = 2 * (T - 1) * found.neurons
-        params = layer.call_params() if hasattr(layer, "call_params") else {}
+        params = layer.call_params() if isinstance(layer, Neuron) else {}
         found.threshold, found.leak = _mean(params.get("v_threshold")), _mean(params.get("leak"))
     return found
 

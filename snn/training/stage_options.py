@@ -16,12 +16,16 @@ class CalibrationOptions:
         steps: time steps of the calibration; the largest percentile of all steps counts.
         images: training images that are shown.
         scale: factor on the thresholds found.
+        scale_biases: divide each bias by the thresholds of all layers before it, for weights that come from an ANN. A spike
+            is 1 and not the threshold it stands for, so the currents of layer l are those of the ANN divided by these
+            thresholds, and a bias that is not would outweigh them. For layers in a row; without biases it changes nothing.
     """
 
     percentile: float = 90.0
     steps: int = 100
     images: int = 64
     scale: float = 1.0
+    scale_biases: bool = False
 
     def __post_init__(self) -> None:
         require(0 < self.percentile <= 100, "calibrate.percentile", "in (0, 100]", self.percentile)

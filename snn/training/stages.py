@@ -49,7 +49,7 @@ def stage_recipes(recipe: Recipe) -> dict[str, Recipe]:
         source = stage.weights_from
         if source == "previous" and not found:
             raise RecipeError(f"stages: {stage.name}: the first stage has none before it; set weights_from: null")
-        if source not in (None, "previous", *found):
+        if source is not None and source not in ("previous", *found):
             raise RecipeError(
                 f"stages: {stage.name}: weights_from: no earlier stage {source!r}{closest(source, found)}"
             )

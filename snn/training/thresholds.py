@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from snn.neurons.diet import DIET
 from snn.training.stage_options import CalibrationOptions
@@ -47,12 +49,13 @@ def initialise_thresholds(network: nn.Module, x: torch.Tensor, options: Calibrat
     Args:
         network: maps [T, B, ...] to logits; leaks are set to 1.
         x: input [T, B, ...] over the steps of the calibration. All T steps of the largest layer are in memory.
-        options: percentile and scale.
+        options: percentile, scale and scale_biases.
     Returns: threshold of each layer, by name.
     Raises: ValueError if the network has no DIET layer.
     Source: Chowdhury et al., ECCV 2022 (released code), which goes through the whole network once for every layer.
     """
     found: dict[str, float] = {}
+    handles = [] if not options.scale_biases else _scaling_biases(network, lambda: math.prod(found.values()))
 
     def set_one(name: str, layer: DIET, current: torch.Tensor) -> None:
         largest = max(percentile(step, options.percentile) for step in current)
@@ -61,8 +64,23 @@ def initialise_thresholds(network: nn.Module, x: torch.Tensor, options: Calibrat
         with torch.no_grad():
             layer.leak.fill_(1.0)
 
-    _visit(network, x, set_one)
+    try:
+        _visit(network, x, set_one)
+    finally:
+        for handle in handles:
+            handle.remove()
     return found
+
+
+def _scaling_biases(network: nn.Module, divisor: Callable[[], float]) -> list[RemovableHandle]:
+    """Divide the bias of each layer of weights by the divisor of the moment in which the layer runs."""
+
+    def before(module: nn.Module, inputs: Any) -> None:
+        if isinstance(module.bias, torch.Tensor):
+            module.bias.div_(divisor())
+
+    weighted = [module for module in network.modules() if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)]
+    return [module.register_forward_pre_hook(before) for module in weighted]
 
 
 @dataclass(frozen=True)

@@ -166,9 +166,8 @@ def with_folded_norms(network: nn.Module) -> nn.Module:
     return folded
 
 
-def _fused(layer: nn.Module, norm: nn.Module) -> nn.Module:
+def _fused(layer: nn.Module, norm: nn.modules.batchnorm._BatchNorm) -> nn.Module:
     if isinstance(layer, nn.Linear):
-        fused: nn.Module = fusion.fuse_linear_bn_eval(layer, norm)  # type: ignore[type-var]
-    else:
-        fused = fusion.fuse_conv_bn_eval(layer, norm)  # type: ignore[type-var]
-    return fused
+        return fusion.fuse_linear_bn_eval(layer, norm)
+    assert isinstance(layer, nn.modules.conv._ConvNd)
+    return fusion.fuse_conv_bn_eval(layer, norm)
