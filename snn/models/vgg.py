@@ -18,7 +18,8 @@ class SpikingVGG(nn.Module):
     """Pairs of 3x3 convolutions with neurons after each, pooling by averages between the pairs.
 
     Stage n: (convolution, batch normalisation, neuron), (convolution, batch normalisation, average pooling, neuron).
-    After the last stage the remaining pixels are averaged and a linear readout gives logits at every step.
+    After the last stage the remaining pixels are averaged, or fully connected layers (linear, batch normalisation, neuron)
+    follow, and a linear readout gives logits at every step.
 
     Args:
         input_shape: (C, H, W), or (T, C, H, W) of sequences.
@@ -26,7 +27,8 @@ class SpikingVGG(nn.Module):
         channels: output channels of each stage; each stage halves height and width.
         neuron: name in `snn`, {"class": name, **arguments}, or a function that makes a layer of neurons.
         readout: "linear", or "LI" for a leaky integrator after it.
-        batch_norm: False leaves the normalisations out and gives the convolutions biases, the form of a network whose
+        hidden: neurons of each fully connected layer; empty averages the pixels instead.
+        batch_norm: False leaves the normalisations out and gives the layers before them biases, the form of a network whose
             normalisations were folded into its weights.
         norm_scale: starting value of the normalisations' scale.
         dropout: share of each layer's spikes set to zero in training, one choice for all steps of a call.
@@ -34,8 +36,8 @@ class SpikingVGG(nn.Module):
     Input: [T, B, C, H, W].
     Returns: logits [T, B, classes]; with `state=` also the neurons' states, see `Stack`.
     Raises: ValueError for a wrong shape, neuron or readout.
-    Source: K. Simonyan and A. Zisserman, ICLR 2015, for the pairs of 3x3 convolutions; fewer channels, no hidden
-        fully connected layers, pooling by averages.
+    Source: K. Simonyan and A. Zisserman, ICLR 2015, for the pairs of 3x3 convolutions; fewer channels, pooling by
+        averages.
 
     >>> SpikingVGG(input_shape=(3, 32, 32), classes=10, channels=(8, 16))(torch.zeros(2, 1, 3, 32, 32)).shape
     torch.Size([2, 1, 10])
@@ -48,6 +50,7 @@ class SpikingVGG(nn.Module):
         channels: Sequence[int] = (64, 128, 256),
         neuron: NeuronChoice = "LIF",
         readout: Readout = "linear",
+        hidden: Sequence[int] = (),
         batch_norm: bool = True,
         norm_scale: float = 1.0,
         dropout: float = 0.0,
@@ -75,9 +78,19 @@ class SpikingVGG(nn.Module):
                 if dropout:
                     layers[f"dropout{stage}{half}"] = dropout_layer(dropout, "sequence")
                 C = out
-        layers["average"] = nn.AdaptiveAvgPool2d(1)
+        H, W = H >> len(channels), W >> len(channels)
+        if not hidden:
+            layers["average"] = nn.AdaptiveAvgPool2d(1)
         layers["flatten"] = nn.Flatten()
-        layers |= readout_layers(C, classes, readout)
+        features = C if not hidden else C * H * W
+        for number, size in enumerate(positive_sizes("hidden", hidden), start=1):
+            layers[f"linear{number}"] = nn.Linear(features, size, bias=not batch_norm)
+            if batch_norm:
+                norm = layers[f"norm{number}"] = nn.BatchNorm1d(size)
+                nn.init.constant_(norm.weight, norm_scale)
+            layers[f"neuron{number}"] = make_neuron(neuron, size)
+            features = size
+        layers |= readout_layers(features, classes, readout)
         draw_weights(layers, weight_init)
         self.stack = Stack(layers)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from snn.models import SpikingMLP
+from snn.training import transfer
 from snn.training.loss import SequenceLoss
 from snn.training.stage_options import CalibrationOptions
 from snn.training.thresholds import (
@@ -125,3 +128,23 @@ def test_options_name_what_is_wrong() -> None:
     for key, value in {"percentile": 0.0, "steps": 0, "images": 0, "scale": -1.0}.items():
         with pytest.raises(ValueError, match=rf"calibrate\.{key} must be"):
             CalibrationOptions(**{key: value})  # type: ignore[arg-type]
+
+
+def test_scaled_biases_keep_the_currents_of_the_ann_up_to_the_thresholds() -> None:
+    torch.manual_seed(0)
+    ann = SpikingMLP((20,), 5, (60, 60), "torch.nn.ReLU", weight_init="he")
+    net = SpikingMLP((20,), 5, (60, 60), {"class": "DIET"}, weight_init="he")
+    for layer in ann.stack.layers.values():
+        if isinstance(layer, nn.Linear):
+            nn.init.uniform_(layer.bias, 0.0, 0.4)
+    transfer(ann, net)
+    x, T = images(1), 400
+    options = CalibrationOptions(percentile=100, scale_biases=True)
+    product = math.prod(initialise_thresholds(net, x.expand(T, *x.shape[1:]), options).values())
+    wanted, got = ann(x)[0], net.eval()(x.expand(T, *x.shape[1:])).mean(0) * product
+    assert (wanted - got).abs().max() < 0.05 * wanted.abs().max()
+    plain = SpikingMLP((20,), 5, (60, 60), {"class": "DIET"}, weight_init="he")
+    transfer(ann, plain)
+    initialise_thresholds(plain, x, CalibrationOptions(percentile=100))
+    for name in ("linear1", "linear2", "readout"):
+        assert torch.equal(plain.stack.layers[name].bias, ann.stack.layers[name].bias)
