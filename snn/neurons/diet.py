@@ -11,29 +11,31 @@ from torch import nn
 from snn.declaration import neuron_model
 from snn.neurons.checks import require_above, require_within
 from snn.neurons.neuron import Neuron
-from snn.ops import detach, spike
+from snn.neurons.reset import resetting_spike
+from snn.ops import spike
 from snn.surrogate import ScaledTriangle
 
 
-@neuron_model(state={"v": 0.0}, params={"leak": 1.0, "v_threshold": 1.0})
+@neuron_model(state={"v": 0.0}, params={"leak": 1.0, "v_threshold": 1.0, "detach_reset": True})
 def diet(x: Any, s: Any, p: Any) -> tuple[Any, dict[str, Any]]:
     h = p.leak * s.v + x
     z = 1.0 - spike(1.0 - h / p.v_threshold)  # strictly above the threshold
-    return z, {"v": h - detach(z) * p.v_threshold}
+    return z, {"v": h - resetting_spike(z, p) * p.v_threshold}
 
 
 class DIET(Neuron):
     """Integrate-and-fire neuron whose threshold and leak are trained with the weights.
 
     Each step, in this order: charge  h = leak v + x; fire  z = [h / v_threshold - 1 > 0]; reset  v = h - z v_threshold.
-    The comparison in the reset has no gradient, its factor v_threshold has. The threshold is softplus(w), so that no
-    optimiser step makes it negative; the leak is put back into [0, 1] by `clamp_leaks` after every step.
+    The threshold is softplus(w), so that no optimiser step makes it negative; the leak is put back into [0, 1] by
+    `clamp_leaks` after every step.
 
     Args:
         v_threshold: starting threshold, > 0, in the unit of x; a tensor ([C, 1, 1], [N]) trains one per channel or neuron.
         leak: share of the membrane that is kept from step to step, in [0, 1]; may be a tensor too.
         surrogate_function: of u = h / v_threshold - 1, symmetric; default ScaledTriangle(height=0.3, width=1).
         trained: which of "v_threshold" and "leak" are trained.
+        detach_reset: True (the default here) gives the comparison in the reset no gradient; its factor v_threshold has one.
         step_mode, store_v_seq, backend: see `Neuron`.
     Input: current [T, B, ...] ("m") or [B, ...] ("s"), any float dtype.
     Returns: spikes 0/1, same shape and dtype.
@@ -51,6 +53,7 @@ class DIET(Neuron):
         leak: float | torch.Tensor = 1.0,
         surrogate_function: nn.Module | None = None,
         trained: Sequence[str] = ("v_threshold", "leak"),
+        detach_reset: bool = True,
         step_mode: str = "s",
         store_v_seq: bool = False,
         *,
@@ -63,7 +66,7 @@ class DIET(Neuron):
                 raise ValueError(f"DIET: trained must name 'v_threshold' or 'leak', got {name!r}")
         super().__init__(
             diet,
-            {"v_threshold": v_threshold, "leak": leak},
+            {"v_threshold": v_threshold, "leak": leak, "detach_reset": detach_reset},
             learnable=("leak",),
             surrogate_function=ScaledTriangle() if surrogate_function is None else surrogate_function,
             step_mode=step_mode,
@@ -91,7 +94,7 @@ class DIET(Neuron):
 
     def call_params(self) -> dict[str, Any]:
         """The model's parameters for a call: the leak within [0, 1] and the positive threshold."""
-        return {"leak": self.leak.clamp(0.0, 1.0), "v_threshold": self.threshold}
+        return {"leak": self.leak.clamp(0.0, 1.0), "v_threshold": self.threshold, "detach_reset": self.detach_reset}
 
 
 def clamp_leaks(net: nn.Module) -> None:

@@ -17,6 +17,7 @@ from snn.training.atomic_write import write_text
 from snn.training.build import build_network, build_optimizer, build_rule
 from snn.training.data import Splits, load_splits
 from snn.training.encoding import encoded
+from snn.training.lightning_import import import_lightning
 from snn.training.loss import SequenceLoss
 from snn.training.network_check import check_network
 from snn.training.recipe import Recipe, RecipeError, recipe_to_dict
@@ -120,6 +121,7 @@ def train_stages(
     Returns: metrics.json: the figures of the last stage, and those of every stage under `stages`.
     Raises: RecipeError for a recipe or folder that cannot be used; RunInterrupted after Ctrl-C.
     """
+    import_lightning()  # before a finished stage is read, in the way that copes with a torchvision of another build
     run = _Run(recipe, stage_recipes(recipe), RunFolder(run_dir), report)
     with using_threads(recipe.threads):
         for stage in recipe.stages:
