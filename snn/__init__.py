@@ -7,8 +7,10 @@ from snn.errors import ShapeError as ShapeError
 from snn.errors import UnsupportedError as UnsupportedError
 from snn.layers import fold_mpbn as fold_mpbn
 from snn.neurons import ALIF as ALIF
+from snn.neurons import DIET as DIET
 from snn.neurons import IF as IF
 from snn.neurons import LI as LI
+from snn.neurons import LIAF as LIAF
 from snn.neurons import LIF as LIF
 from snn.neurons import NEURONS as NEURONS
 from snn.neurons import PLIF as PLIF
@@ -25,8 +27,10 @@ from snn.neurons import neuron_model as neuron_model
 
 __all__ = [
     "ALIF",
+    "DIET",
     "IF",
     "LI",
+    "LIAF",
     "LIF",
     "NEURONS",
     "PLIF",

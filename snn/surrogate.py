@@ -70,6 +70,10 @@ def _triangle(u: Any, alpha: Any) -> Any:
     return alpha * maximum(1.0 - abs(alpha * u), 0.0)
 
 
+def _scaled_triangle(u: Any, height: Any, width: Any) -> Any:
+    return height * maximum(1.0 - abs(u / width), 0.0)
+
+
 def _rectangle(u: Any, alpha: Any) -> Any:
     return alpha * indicator(abs(u) < 0.5 / alpha, u)
 
@@ -174,6 +178,29 @@ class Triangle(SurrogateFunctionBase):
         return 0.5 + a - 0.5 * a * a.abs()
 
 
+class ScaledTriangle(SurrogateFunctionBase):
+    """Derivative height max(0, 1 - |u| / width); area height * width, which is below 1 to damp deep networks.
+
+    Source: the surrogate of DIET-SNN (Rathi and Roy, 2021), where u = v / v_threshold - 1, height 0.3 and width 1.
+    """
+
+    def __init__(self, height: float = 0.3, width: float = 1.0, spiking: bool = True) -> None:
+        super().__init__(
+            spiking=spiking,
+            height=_positive("ScaledTriangle", "height", height),
+            width=_positive("ScaledTriangle", "width", width),
+        )
+
+    @staticmethod
+    def spiking_function(u: torch.Tensor, height: float, width: float) -> torch.Tensor:
+        return _Fire.apply(u, _scaled_triangle, {"height": height, "width": width})
+
+    @staticmethod
+    def primitive_function(u: torch.Tensor, height: float, width: float) -> torch.Tensor:
+        a = (u / width).clamp(-1.0, 1.0)
+        return height * width * (0.5 + a - 0.5 * a * a.abs())
+
+
 class Gaussian(SurrogateFunctionBase):
     """Derivative: the normal density with standard deviation sigma; area 1.
 
@@ -228,6 +255,7 @@ CLOSED_FORMS: dict[type, ClosedForm] = {
     ),
     FastSigmoid: ClosedForm("fast_sigmoid", _fast_sigmoid),
     Triangle: ClosedForm("triangle", _triangle),
+    ScaledTriangle: ClosedForm("scaled_triangle", _scaled_triangle, ("height", "width")),
     Gaussian: ClosedForm("gaussian", _gaussian, ("sigma",)),
     ClippedTanh: ClosedForm("clipped_tanh", _clipped_tanh, ("k",)),
 }

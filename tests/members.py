@@ -42,6 +42,8 @@ NEURONS = [
     Member("li", fixed_surrogate=True),
     Member("izhikevich", {"dt_ms": 0.5}, mean=15.0, spread=40.0),
     Member("adex", {"dt_ms": 0.25}, mean=2000.0, spread=4000.0),
+    Member("diet"),
+    Member("liaf", resets=HARD_AND_SOFT),
     Member("bipolar_if", resets=(None, 0.0, -0.2)),
     Member("multi_spike_lif", fixed_surrogate=True),
     Member("st_bif", {"theta": 0.75, "lo": -2, "hi": 3}),
@@ -61,6 +63,7 @@ SURROGATES = [
     sj.DeterministicPass(),
     surrogate.FastSigmoid(2.0),
     surrogate.Triangle(),
+    surrogate.ScaledTriangle(0.3, 1.5),
     surrogate.Gaussian(),
     surrogate.ClippedTanh(),
 ]

@@ -25,8 +25,10 @@ def test_public_names() -> None:
     assert sorted(snn.__all__) == sorted(
         [
             "ALIF",
+            "DIET",
             "IF",
             "LI",
+            "LIAF",
             "LIF",
             "NEURONS",
             "PLIF",
@@ -68,7 +70,7 @@ def test_import_snn_is_light() -> None:
     assert not loaded & set(HEAVY)
 
 
-FAMILIES = ["adaptive", "cuba", "graded", "lif", "neuron", "recurrent", "tracer"]
+FAMILIES = ["adaptive", "cuba", "diet", "graded", "liaf", "lif", "neuron", "recurrent", "tracer"]
 MODULES = ["snn.acceleration", "snn.declaration", "snn.errors", *(f"snn.neurons.{family}" for family in FAMILIES)]
 
 

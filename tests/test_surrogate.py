@@ -35,7 +35,14 @@ def test_closed_form_is_the_gradient(function: torch.nn.Module, dtype: torch.dty
 
 @pytest.mark.parametrize(
     "function",
-    [surrogate.FastSigmoid(2.0), surrogate.Triangle(1.5), surrogate.Gaussian(0.4), surrogate.ClippedTanh(), sj.ATan()],
+    [
+        surrogate.FastSigmoid(2.0),
+        surrogate.Triangle(1.5),
+        surrogate.ScaledTriangle(0.3, 1.2),
+        surrogate.Gaussian(0.4),
+        surrogate.ClippedTanh(),
+        sj.ATan(),
+    ],
     ids=lambda s: type(s).__name__,
 )
 def test_derivative_is_that_of_the_primitive(function: torch.nn.Module) -> None:

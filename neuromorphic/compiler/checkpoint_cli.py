@@ -52,6 +52,8 @@ class Trained:
 def load_run(run: str | Path, samples: int | None = None, data_root: str | None = None) -> Trained:
     """The network of a run folder (best epoch where it was chosen, else the last) and its encoded images.
 
+    Of a training in stages it is the network of the last stage; `RUN/stages/NAME` is the folder of another one.
+
     Raises:
         ValueError: the folder is no run, its data are missing, or `samples` is out of range.
     """
@@ -67,10 +69,12 @@ def load_run(run: str | Path, samples: int | None = None, data_root: str | None 
     from snn.training.seeding import EVALUATE, derived_seed
 
     folder = RunFolder(Path(run))
-    if not folder.config.is_file() or not folder.last.is_file():
-        raise ValueError(f"--checkpoint: {run} is not a run folder (no config.yaml or checkpoints/last.ckpt)")
     root = [] if data_root is None else [f"--data.root={data_root}"]
-    _, recipe = parse([f"--run-dir={run}", "--resume", *root])
+    recipe = parse([f"--run-dir={run}", "--resume", *root])[1] if folder.config.is_file() else None
+    if recipe is not None and recipe.stages:
+        return load_run(folder.path / "stages" / recipe.stages[-1].name, samples, data_root)
+    if recipe is None or not folder.last.is_file():
+        raise ValueError(f"--checkpoint: {run} is not a run folder (no config.yaml or checkpoints/last.ckpt)")
     splits = load_splits(recipe.data, recipe.seed)
     network = build_network(recipe.network, splits.input_shape, splits.class_count)
     source = folder.best if len(splits.val_rows) and folder.best.is_file() else folder.last

@@ -1,5 +1,6 @@
 """Layers between neurons, and normalisations inside them."""
 
+from snn.layers.annealed_step import AnnealedStep, anneal_steps, annealed_bounds
 from snn.layers.delay import DelayedConv1d, DelayedConv2d, DelayedLinear
 from snn.layers.delay_positions import (
     anneal_sigma,
@@ -15,6 +16,7 @@ from snn.layers.sparse import Path, SpikeConv2d, SpikeLinear, conv2d_max_density
 
 __all__ = [
     "MPBN",
+    "AnnealedStep",
     "DelayedConv1d",
     "DelayedConv2d",
     "DelayedLinear",
@@ -25,6 +27,8 @@ __all__ = [
     "SpikeConv2d",
     "SpikeLinear",
     "anneal_sigma",
+    "anneal_steps",
+    "annealed_bounds",
     "annealed_sigma",
     "clamp_delays",
     "conv2d_max_density",

@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from snn.models.dropout import DropoutMask, dropout_layer
 from snn.models.neuron_choice import NeuronChoice, make_neuron
 from snn.models.readout import Readout, readout_layers
 from snn.models.sizes import positive_sizes
 from snn.models.stack import NOT_CARRIED, NotCarried, Stack, StackState
+from snn.models.weight_init import WeightInit, draw_weights
 
 
 class SpikingMLP(nn.Module):
@@ -24,7 +26,10 @@ class SpikingMLP(nn.Module):
         hidden: neurons of each hidden layer.
         neuron: name in `snn`, {"class": name, **arguments}, or a function that makes a layer of neurons.
         batch_norm: normalise the input current of each hidden layer over time and batch.
-        dropout: share of the spikes of each hidden layer set to zero in training, a new choice at every step.
+        dropout: share of the spikes of each hidden layer set to zero in training.
+        dropout_mask: "step" draws a new choice at every step, "sequence" one choice for all steps of a call.
+        bias: False leaves out all biases, of the readout too.
+        weight_init: "torch", or "he" for weights of variance 2 / inputs.
         readout: "linear", or "LI" for a leaky integrator after it.
     Input: [T, B, *input_shape].
     Returns: logits [T, B, classes]; with `state=` also the neurons' states, see `Stack`.
@@ -43,6 +48,9 @@ class SpikingMLP(nn.Module):
         batch_norm: bool = False,
         dropout: float = 0.0,
         readout: Readout = "linear",
+        dropout_mask: DropoutMask = "step",
+        bias: bool = True,
+        weight_init: WeightInit = "torch",
     ) -> None:
         super().__init__()
         sizes = positive_sizes("hidden", hidden)
@@ -50,14 +58,16 @@ class SpikingMLP(nn.Module):
         features = prod(input_shape)
         for number, size in enumerate(sizes, start=1):
             # The normalisation's shift takes the place of the bias.
-            layers[f"linear{number}"] = nn.Linear(features, size, bias=not batch_norm)
+            layers[f"linear{number}"] = nn.Linear(features, size, bias=bias and not batch_norm)
             if batch_norm:
                 layers[f"norm{number}"] = nn.BatchNorm1d(size)
             layers[f"neuron{number}"] = make_neuron(neuron, size)
             if dropout:
-                layers[f"dropout{number}"] = nn.Dropout(dropout)
+                layers[f"dropout{number}"] = dropout_layer(dropout, dropout_mask)
             features = size
-        self.stack = Stack({**layers, **readout_layers(features, classes, readout)})
+        layers |= readout_layers(features, classes, readout, bias)
+        draw_weights(layers, weight_init)
+        self.stack = Stack(layers)
 
     def forward(self, x: torch.Tensor, state: StackState | NotCarried | None = NOT_CARRIED) -> Any:
         return self.stack(x, state)

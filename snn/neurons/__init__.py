@@ -6,8 +6,10 @@ from snn.neurons.adaptive import ALIF as ALIF
 from snn.neurons.biophysical import AdEx as AdEx
 from snn.neurons.biophysical import Izhikevich as Izhikevich
 from snn.neurons.cuba import CubaLIF as CubaLIF
+from snn.neurons.diet import DIET as DIET
 from snn.neurons.graded import BipolarIF as BipolarIF
 from snn.neurons.graded import MultiSpikeLIF as MultiSpikeLIF
+from snn.neurons.liaf import LIAF as LIAF
 from snn.neurons.lif import IF as IF
 from snn.neurons.lif import LI as LI
 from snn.neurons.lif import LIF as LIF
@@ -26,6 +28,8 @@ NEURONS: dict[str, type[Neuron]] = {
     "li": LI,
     "izhikevich": Izhikevich,
     "adex": AdEx,
+    "diet": DIET,
+    "liaf": LIAF,
     "bipolar_if": BipolarIF,
     "multi_spike_lif": MultiSpikeLIF,
     "st_bif": STBIF,

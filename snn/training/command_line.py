@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from snn.errors import closest
-from snn.training.recipe import Recipe, RecipeError, check_keys, recipe_names, recipe_path
+from snn.training.recipe import Recipe, RecipeError, recipe_names, recipe_path
+from snn.training.recipe_parse import recipe_from_dict
 from snn.training.recipe_yaml import read_yaml
 
 _DESCRIPTION = """Train a spiking network as a recipe says and write a run folder.
@@ -54,8 +55,6 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], Recipe]:
         raise ImportError("training needs jsonargparse; install it with: pip install 'spikeloop[train]'") from error
 
     flags, overrides = _split(arguments)
-    recipe_parser = ArgumentParser(exit_on_error=False)
-    recipe_parser.add_class_arguments(Recipe)
     parser = ArgumentParser(prog="spikeloop train", description=_DESCRIPTION, exit_on_error=False)
     parser.add_argument("--config", type=str, help=f"YAML file, or one of: {', '.join(recipe_names())}")
     parser.add_argument("--run_dir", type=str, help="folder of the run, made if it is not there")
@@ -88,12 +87,7 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], Recipe]:
         except ValueError as error:
             raise RecipeError(f"--{key}: {text!r}: {error}") from error
         _set(given, key.split("."), value, key)
-    check_keys(given, Recipe)
-    try:
-        recipe = Recipe(**vars(recipe_parser.instantiate(recipe_parser.parse_object(given))))
-    except ArgumentError as error:
-        raise RecipeError(_plain(error)) from error
-    return options, recipe
+    return options, recipe_from_dict(given)
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -142,11 +136,11 @@ def _set(given: dict[str, Any], path: Sequence[str], value: Any, key: str) -> No
     given[path[-1]] = value
 
 
-def _plain(error: Exception) -> str:
-    return " ".join(str(error).replace("Parser key ", "").split())
-
-
 def _summary(metrics: Mapping[str, Any], folder: Path) -> str:
+    if "stages" in metrics:
+        from snn.training.stage_report import stage_table
+
+        return f"{stage_table(metrics['stages'])}\n\nper layer              {folder / 'layers.csv'}"
     spikes = f"spikes per neuron      {metrics['spikes_per_neuron']:.3f} per image in {metrics['T']} steps"
     return "\n".join(
         [

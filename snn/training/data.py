@@ -57,6 +57,11 @@ def load_splits(options: DataOptions, seed: int) -> Splits:
         raise RecipeError(f"data.name {options.name!r}: {error}") from error
     count = len(train.labels)
     order = torch.randperm(count, generator=generator(seed, SPLIT))
+    if options.train_images is not None:
+        if options.train_images > count:
+            raise RecipeError(f"data.train_images must be at most {count}, got {options.train_images}")
+        count = options.train_images
+        order = order[:count]
     val_count = round(count * options.val_fraction)
     rows = order.sort().values if val_count == 0 else order
     if options.val_fraction > 0 and val_count == 0:

@@ -1,6 +1,6 @@
 """The training step as Lightning sees it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,9 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
+from snn.layers.annealed_step import anneal_steps
 from snn.layers.delay_positions import anneal_sigma, clamp_delays
+from snn.neurons.diet import clamp_leaks
 from snn.training.bptt import Loss, Rule
 from snn.training.seeding import ENCODE, EPOCH, EVALUATE, derived_seed, generator_states, set_all_generators
 from snn.training.spike_rates import SpikeCounter, sum_dtype
@@ -30,6 +32,8 @@ class Parts:
         clip_norm: largest norm of the gradient, None for no limit.
         seed: of the run.
         record: saved with every checkpoint under the key `spikeloop`, plain values.
+        frozen: parameters that are not trained in the first `frozen_epochs` epochs.
+        frozen_epochs: see `frozen`.
     """
 
     network: nn.Module
@@ -42,6 +46,8 @@ class Parts:
     clip_norm: float | None
     seed: int
     record: dict[str, Any]
+    frozen: Sequence[nn.Parameter] = ()
+    frozen_epochs: int = 0
 
 
 @dataclass
@@ -86,7 +92,11 @@ class TrainingModule(LightningModule):
     def on_train_epoch_start(self) -> None:
         set_all_generators(derived_seed(self.parts.seed, EPOCH, self.current_epoch, self.global_rank))
         self.train_totals = Totals()
-        anneal_sigma(self.network, self.current_epoch, self.trainer.max_epochs or 1)
+        epochs = self.trainer.max_epochs or 1
+        anneal_sigma(self.network, self.current_epoch, epochs)
+        anneal_steps(self.network, self.current_epoch, epochs)
+        for parameter in self.parts.frozen:
+            parameter.requires_grad_(self.current_epoch >= self.parts.frozen_epochs)
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
         images, labels = batch
@@ -99,6 +109,7 @@ class TrainingModule(LightningModule):
         result = self.parts.rule(self.network, x, labels, self.manual_backward)
         optimizer.step()
         clamp_delays(self.network)
+        clamp_leaks(self.network)
         schedule: Any = self.lr_schedulers()
         schedule.step()
         self.train_totals.add(result.loss, result.logits, labels)

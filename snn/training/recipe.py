@@ -3,20 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 from snn.errors import closest
+from snn.training.recipe_error import RecipeError, require
+from snn.training.stage_options import Stage
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
-
-
-class RecipeError(ValueError):
-    """A recipe, or an override of it, that cannot be run; the message names the key and what is accepted."""
-
-
-def _require(condition: bool, key: str, expected: str, received: object) -> None:
-    if not condition:
-        raise RecipeError(f"{key} must be {expected}, got {received!r}")
 
 
 @dataclass(frozen=True)
@@ -28,6 +21,7 @@ class DataOptions:
         root: folder with the files of the data set; null looks in SPIKEDATA_ROOT and then in the download folder.
         batch_size: images per optimiser step, over all processes together.
         val_fraction: share of the training images set aside for choosing the best epoch, 0 <= val_fraction < 1.
+        train_images: number of training images that are used, drawn by the seed; null takes all.
         shift: largest random shift of a training image, in pixels, along each axis.
         flip: flip each training image left to right with probability 1/2.
         workers: loader processes; 0 slices batches in the training process, fastest for data held in memory.
@@ -37,15 +31,19 @@ class DataOptions:
     root: str | None = None
     batch_size: int = 64
     val_fraction: float = 0.0
+    train_images: int | None = None
     shift: int = 0
     flip: bool = False
     workers: int = 0
 
     def __post_init__(self) -> None:
-        _require(self.batch_size >= 1, "data.batch_size", ">= 1", self.batch_size)
-        _require(0 <= self.val_fraction < 1, "data.val_fraction", "in [0, 1)", self.val_fraction)
-        _require(self.shift >= 0, "data.shift", ">= 0 pixels", self.shift)
-        _require(self.workers >= 0, "data.workers", ">= 0", self.workers)
+        require(self.batch_size >= 1, "data.batch_size", ">= 1", self.batch_size)
+        require(0 <= self.val_fraction < 1, "data.val_fraction", "in [0, 1)", self.val_fraction)
+        require(
+            self.train_images is None or self.train_images >= 1, "data.train_images", ">= 1 or null", self.train_images
+        )
+        require(self.shift >= 0, "data.shift", ">= 0 pixels", self.shift)
+        require(self.workers >= 0, "data.workers", ">= 0", self.workers)
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class EncodingOptions:
     steps: int = 4
 
     def __post_init__(self) -> None:
-        _require(self.steps >= 1, "encoding.steps", ">= 1", self.steps)
+        require(self.steps >= 1, "encoding.steps", ">= 1", self.steps)
 
 
 @dataclass(frozen=True)
@@ -80,8 +78,8 @@ class ScheduleOptions:
     final_fraction: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(self.warmup_epochs >= 0, "schedule.warmup_epochs", ">= 0", self.warmup_epochs)
-        _require(0 <= self.final_fraction <= 1, "schedule.final_fraction", "in [0, 1]", self.final_fraction)
+        require(self.warmup_epochs >= 0, "schedule.warmup_epochs", ">= 0", self.warmup_epochs)
+        require(0 <= self.final_fraction <= 1, "schedule.final_fraction", "in [0, 1]", self.final_fraction)
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ class LossOptions:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(0 <= self.label_smoothing < 1, "loss.label_smoothing", "in [0, 1)", self.label_smoothing)
+        require(0 <= self.label_smoothing < 1, "loss.label_smoothing", "in [0, 1)", self.label_smoothing)
 
 
 @dataclass(frozen=True)
@@ -120,6 +118,8 @@ class Recipe:
         bptt_steps: length of the chunks of truncated backpropagation through time; null goes through all steps.
         clip_norm: largest norm of the gradient over all parameters; null does not clip.
         epochs: passes over the training images.
+        stages: trainings that follow each other, each starting from the weights of an earlier one; the recipe's other
+            keys hold for all stages that do not give their own. Empty for a single training.
         seed: fixes weights, data order, augmentation, encoding and dropout.
         accelerator: Lightning's choice of device kind (auto, cpu, gpu, ...).
         devices: Lightning's number of devices per machine, list of indices, or auto.
@@ -142,6 +142,7 @@ class Recipe:
     bptt_steps: int | None = None
     clip_norm: float | None = None
     epochs: int = 10
+    stages: list[Stage] = field(default_factory=list)
     seed: int = 0
     accelerator: str = "auto"
     devices: int | str | list[int] = "auto"
@@ -153,17 +154,17 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for key, given in (("network", self.network), ("optimizer", self.optimizer)):
-            _require("class" in given, key, "a mapping with the key 'class'", given)
+            require("class" in given, key, "a mapping with the key 'class'", given)
         named = isinstance(self.rule, str) or "class" in self.rule
-        _require(named, "rule", "a name or a mapping with the key 'class'", self.rule)
-        _require(self.bptt_steps is None or self.bptt_steps >= 1, "bptt_steps", ">= 1 or null", self.bptt_steps)
-        _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "> 0 or null", self.clip_norm)
-        _require(self.epochs >= 1, "epochs", ">= 1", self.epochs)
-        _require(0 <= self.seed < 2**63, "seed", "in [0, 2**63)", self.seed)
-        _require(self.threads is None or self.threads >= 1, "threads", ">= 1 or null", self.threads)
-        _require(self.num_nodes >= 1, "num_nodes", ">= 1", self.num_nodes)
+        require(named, "rule", "a name or a mapping with the key 'class'", self.rule)
+        require(self.bptt_steps is None or self.bptt_steps >= 1, "bptt_steps", ">= 1 or null", self.bptt_steps)
+        require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "> 0 or null", self.clip_norm)
+        require(self.epochs >= 1, "epochs", ">= 1", self.epochs)
+        require(0 <= self.seed < 2**63, "seed", "in [0, 2**63)", self.seed)
+        require(self.threads is None or self.threads >= 1, "threads", ">= 1 or null", self.threads)
+        require(self.num_nodes >= 1, "num_nodes", ">= 1", self.num_nodes)
         warmup = self.schedule.warmup_epochs
-        _require(warmup <= self.epochs, "schedule.warmup_epochs", f"at most epochs = {self.epochs}", warmup)
+        require(warmup <= self.epochs, "schedule.warmup_epochs", f"at most epochs = {self.epochs}", warmup)
 
 
 def recipe_names() -> list[str]:
@@ -186,19 +187,36 @@ def recipe_path(name_or_path: str) -> Path:
     )
 
 
+def _inner_options(annotation: Any) -> type | None:
+    """The dataclass that an annotation names, itself or in a list or union; None where there is none."""
+    if isinstance(annotation, type) and is_dataclass(annotation):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _inner_options(inner))), None)
+
+
 def check_keys(given: Mapping[str, Any], options: type, place: str = "") -> None:
     """Raise RecipeError for a key that `options`, a dataclass, does not have; nested dataclasses included."""
     known = {entry.name: entry.type for entry in fields(options)}
     for key, value in given.items():
         if key not in known:
             raise RecipeError(f"unknown key {f'{place}{key}'!r}{closest(str(key), known)}")
-        nested = known[key]
-        if isinstance(nested, type) and is_dataclass(nested):
-            if not isinstance(value, Mapping):
-                raise RecipeError(
-                    f"{place}{key} must be a mapping of {', '.join(f.name for f in fields(nested))}, got {value!r}"
-                )
-            check_keys(value, nested, f"{place}{key}.")
+        nested = _inner_options(known[key])
+        if nested is None or (value is None and type(None) in get_args(known[key])):
+            continue
+        if get_origin(known[key]) is list:
+            if not isinstance(value, list):
+                raise RecipeError(f"{place}{key} must be a list, got {value!r}")
+            for number, entry in enumerate(value, start=1):
+                _check_nested(entry, nested, f"{place}{key}[{number}]")
+        else:
+            _check_nested(value, nested, f"{place}{key}")
+
+
+def _check_nested(value: object, nested: type, place: str) -> None:
+    if not isinstance(value, Mapping):
+        names = ", ".join(entry.name for entry in fields(nested))
+        raise RecipeError(f"{place} must be a mapping of {names}, got {value!r}")
+    check_keys(value, nested, f"{place}.")
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:

@@ -4,8 +4,9 @@ import logging
 import math
 import statistics
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,22 +59,53 @@ def train(
     """
     if resume and overwrite:
         raise RecipeError("--resume and --overwrite exclude each other")
-    folder = RunFolder(Path(run_dir))
-    with _threads(recipe.threads):
+    if recipe.stages:
+        from snn.training.stages import train_stages
+
+        return train_stages(recipe, Path(run_dir), resume, overwrite, progress, report)
+    return train_one(recipe, Path(run_dir), resume, overwrite, progress, report)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Parameters that are not trained in the first epochs of a run, as its start decides."""
+
+    frozen: Sequence[nn.Parameter] = ()
+    frozen_epochs: int = 0
+
+
+def train_one(
+    recipe: Recipe,
+    run_dir: Path,
+    resume: bool,
+    overwrite: bool,
+    progress: bool,
+    report: Callable[[str], None],
+    begin: Callable[[nn.Module, Splits], Start] | None = None,
+) -> dict[str, Any]:
+    """Train without stages; arguments as in `train`.
+
+    Args:
+        begin: changes the new network before its training, for instance to the weights of another one. It is called for
+            continued runs too, whose checkpoint then takes the place of the weights.
+    """
+    folder = RunFolder(run_dir)
+    with using_threads(recipe.threads):
         splits = load_splits(recipe.data, recipe.seed)
         set_all_generators(derived_seed(recipe.seed, WEIGHTS))
         network = build_network(recipe.network, splits.input_shape, splits.class_count)
         check_network(recipe, network, splits)
         build_rule(recipe, network)
         build_optimizer(recipe.optimizer, network)  # a wrong argument is found before the folder is touched
+        start = None if begin is None else begin(network, splits)
         lightning = import_lightning()
         arguments = trainer_arguments(recipe, lightning.Trainer, progress)
-        recorder = _fit(recipe, splits, network, folder, arguments, (resume, overwrite), report)
+        recorder = _fit(recipe, splits, network, folder, arguments, (resume, overwrite), report, start)
         return _finish(recipe, splits, network, folder, recorder) if is_first_process() else {}
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def using_threads(count: int | None) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(before if count is None else count)
     try:
@@ -90,6 +122,7 @@ def _fit(
     arguments: dict[str, Any],
     reuse: tuple[bool, bool],
     report: Callable[[str], None],
+    start: Start | None,
 ) -> "Recorder":
     from lightning.pytorch import Trainer
     from lightning.pytorch.trainer.states import TrainerStatus
@@ -101,12 +134,14 @@ def _fit(
 
     _quieten_lightning()
     recorder = Recorder(folder, len(splits.val_rows) > 0, report)
-    module = TrainingModule(_parts(recipe, network))
+    module = TrainingModule(_parts(recipe, network, start or Start()))
     try:
         trainer = Trainer(**arguments, callbacks=[recorder], plugins=[AtomicCheckpoints()])
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise RecipeError(f"accelerator, devices, num_nodes, strategy, precision or trainer: {error}") from error
     process, process_count = trainer.global_rank, trainer.world_size
+    if start is not None and process_count > 1:
+        raise RecipeError(f"stages: are trained in one process, got {process_count}; set devices: 1")
     if recipe.alignment and process_count > 1:
         raise RecipeError(f"alignment: is measured in one process, got {process_count}; set alignment: false")
     data, seed = recipe.data, recipe.seed
@@ -139,7 +174,7 @@ def _fit(
     return recorder
 
 
-def _parts(recipe: Recipe, network: nn.Module) -> Any:
+def _parts(recipe: Recipe, network: nn.Module, start: Start) -> Any:
     from snn.training.module import Parts
 
     rule = build_rule(recipe, network)
@@ -165,21 +200,20 @@ def _parts(recipe: Recipe, network: nn.Module) -> Any:
         clip_norm=recipe.clip_norm,
         seed=recipe.seed,
         record={"recipe": recipe_to_dict(recipe), "environment": environment(), "seed": recipe.seed},
+        frozen=start.frozen,
+        frozen_epochs=start.frozen_epochs,
     )
 
 
 def _finish(
     recipe: Recipe, splits: Splits, network: nn.Module, folder: RunFolder, recorder: "Recorder"
 ) -> dict[str, Any]:
-    from snn.training.checkpoint import load_checkpoint
-
     history = recorder.history
     selected = recorder.best_epoch() if recorder.has_validation else len(history)
     # With several machines the weights may live elsewhere by now; the files are what counts.
-    source = folder.best if recorder.has_validation else folder.last
-    weights = load_checkpoint(source)["state_dict"]
-    network.cpu().float().load_state_dict({key.removeprefix("network."): value for key, value in weights.items()})
+    load_selected(network.cpu().float(), folder, recorder.has_validation)
     row = history[selected - 1]
+    validation = {"validation_accuracy": row["val_accuracy"]} if recorder.has_validation else {}
     draw_accuracy(history, selected, recipe.data.name, folder.accuracy_picture)
     _draw_examples(recipe, splits, network, folder.raster_picture)
     rate, T = row["spikes_per_neuron_per_step"], recipe.encoding.steps
@@ -187,6 +221,7 @@ def _finish(
         "test_accuracy": row["test_accuracy"],
         "test_accuracy_is_of": f"epoch {selected}, "
         + ("best on validation" if recorder.has_validation else "the last"),
+        **validation,
         "train_seconds": round(sum(entry["seconds"] for entry in history), 3),
         "seconds_per_epoch": round(statistics.median(entry["seconds"] for entry in history), 3),
         "epochs": len(history),
@@ -204,6 +239,14 @@ def _finish(
     }
     folder.write_metrics(metrics)
     return metrics
+
+
+def load_selected(network: nn.Module, folder: RunFolder, has_validation: bool) -> None:
+    """Load the epoch that a finished run reports into its network: the best on validation, else the last."""
+    from snn.training.checkpoint import load_checkpoint
+
+    weights = load_checkpoint(folder.best if has_validation else folder.last)["state_dict"]
+    network.load_state_dict({key.removeprefix("network."): value for key, value in weights.items()})
 
 
 def _draw_examples(recipe: Recipe, splits: Splits, network: nn.Module, path: Path) -> None:

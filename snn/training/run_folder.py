@@ -23,8 +23,12 @@ _FILES = (
     "metrics.json",
     "accuracy.png",
     "raster.png",
+    "stage.json",
+    "stages.csv",
+    "layers.csv",
+    "stages.png",
 )
-_FOLDERS = ("checkpoints", "tensorboard")
+_FOLDERS = ("checkpoints", "tensorboard", "stages")
 # Where a run is computed, which a continued run may change.
 _PLACE = ("accelerator", "devices", "num_nodes", "strategy")
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from spikingjelly.activation_based import layer as sj_layer
 from spikingjelly.activation_based.base import MemoryModule
 from torch import nn
 
@@ -15,11 +16,14 @@ def sum_dtype(device: torch.device) -> torch.dtype:
 
 
 def memory_layers(network: nn.Module) -> dict[str, nn.Module]:
-    """Return the outermost layers with memory, by a short name: the part of the path that tells them apart."""
+    """Return the outermost layers with memory, by a short name: the part of the path that tells them apart.
+
+    Dropout, whose memory is its mask, is not among them: it would count the spikes of the layer before it again.
+    """
     found: dict[str, nn.Module] = {}
     for path, module in network.named_modules():
         inside = any(path.startswith(f"{outer}.") for outer in found)
-        if isinstance(module, MemoryModule) and not inside:
+        if isinstance(module, MemoryModule) and not isinstance(module, sj_layer.Dropout) and not inside:
             found[path] = module
     paths = [path.split(".") for path in found]
     shared = 0
