@@ -127,15 +127,9 @@ def _draw_logits(axis: Any, logits: torch.Tensor, first: bool, classes: Sequence
 
 
 def new_figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
-<<<<<<< HEAD
-    """Return a figure and its axes [rows][columns]; size in inches.
-
-    Raises: ImportError without matplotlib.
-=======
     """An empty figure of rows x columns axes, size in inches; returns (figure, axes [rows][columns]).
 
     Raises: ImportError without matplotlib, with the command that installs it.
->>>>>>> conv-partners
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
