@@ -53,12 +53,12 @@ def _transforms(outputs: int, taps: int, dtype: torch.dtype, device: torch.devic
     inverse[0] = 1.0 / length
     if length % 2 == 0:
         inverse[-1] = 1.0 / length
-    parts = (
-        cosine[:, :half], sine[:, :half], (inverse * cosine)[:, :half].t(), (inverse * sine)[:, :half].t(),
-        torch.cat([cosine[:, :taps], sine[:, :taps]]),
-    )  # fmt: skip
+    taken = torch.cat([cosine[:, :taps], sine[:, :taps]])
+    inverses = [(inverse * part)[:, :half].t() for part in (cosine, sine)]
+    parts = [cosine[:, :half], sine[:, :half], *inverses, taken]
+    forward, backward, even, odd, spectrum = (part.to(dtype).to(device).contiguous() for part in parts)
     mirror = torch.arange(length - 1, half - 1, -1, device=device)
-    return _Transforms(*(part.to(dtype).to(device).contiguous() for part in parts), mirror)
+    return _Transforms(forward, backward, even, odd, spectrum, mirror)
 
 
 class _Buffers:
