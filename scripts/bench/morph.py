@@ -26,9 +26,9 @@ import snn
 import spikedata
 from snn.conversion.activations import QuantAct
 from snn.conversion.dyadic_rounding import make_dyadic
-from snn.conversion.exactness import exactness, quantised_form, verify_exact
 from snn.conversion.quantised_recurrent import QuantGRU, QuantLSTM, QuantRNN
 from snn.conversion.recurrent import WIRINGS, SequenceRun
+from snn.conversion.verification import exactness, quantised_form, verify_exact
 
 
 class Sequences(nn.Module):

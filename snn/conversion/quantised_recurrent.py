@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from snn.conversion.activations import QuantAct, step_counts
-from snn.errors import ShapeError
+from snn.errors import ShapeError, UnsupportedError
 
 Signal = TypeVar("Signal")
 
@@ -305,6 +305,40 @@ class QuantLSTM(QuantCell):
         i, f, o, a = (ops.quantise(name, ops.add(u[name], ops.linear(name, state["h"]))) for name in self.gates)
         c = ops.quantise("c", ops.add(ops.product("f c", f, state["c"]), ops.product("i a", i, a)))
         return {"h": ops.quantise("h", ops.product("o t", o, ops.quantise("t", c))), "c": c}
+
+
+def from_float(rnn: nn.RNN | nn.LSTM, levels: int = 16) -> QuantRNN | QuantLSTM:
+    """A quantised layer with the weights of a trained float one, to be trained on.
+
+    A rectified `nn.RNN` differs from it by quantisation alone; tanh and sigmoid become their piecewise linear forms.
+
+    Args:
+        rnn: nn.RNN or nn.LSTM with one layer in one direction, batch_first, without projection.
+        levels: of the state of a `QuantRNN`, or the resolution of a `QuantLSTM`.
+    Raises: UnsupportedError for another form; a GRU of torch has its reset gate behind the matrix, QuantGRU before it.
+    """
+    if not isinstance(rnn, nn.RNN | nn.LSTM):
+        raise UnsupportedError(f"from_float: a {type(rnn).__name__} has no quantised form with the same weights")
+    if rnn.num_layers != 1 or rnn.bidirectional or not rnn.batch_first or rnn.proj_size:
+        raise UnsupportedError("from_float: needs num_layers=1, batch_first=True, one direction and no projection")
+    cell: QuantRNN | QuantLSTM
+    if isinstance(rnn, nn.RNN):
+        cell, order = QuantRNN(rnn.input_size, rnn.hidden_size, levels, signed=rnn.nonlinearity == "tanh"), ("h",)
+    else:
+        cell, order = QuantLSTM(rnn.input_size, rnn.hidden_size, levels), ("i", "f", "a", "o")
+    weights: dict[str, torch.Tensor] = {name: value.detach() for name, value in rnn.named_parameters()}
+    inputs, recurrent = (
+        dict(zip(order, weights[f"weight_{kind}_l0"].chunk(len(order)), strict=True)) for kind in ("ih", "hh")
+    )
+    with torch.no_grad():
+        cell.projection.weight.copy_(torch.cat([inputs[gate] for gate in cell.gates]))
+        for name, weight in recurrent.items():
+            cell.weights[name].copy_(weight)
+        cell.projection.bias.zero_()
+        if rnn.bias:
+            bias = dict(zip(order, (weights["bias_ih_l0"] + weights["bias_hh_l0"]).chunk(len(order)), strict=True))
+            cell.projection.bias.copy_(torch.cat([bias[gate] for gate in cell.gates]))
+    return cell.to(weights["weight_ih_l0"])
 
 
 def _require_resolution(owner: str, resolution: int) -> None:

@@ -220,7 +220,7 @@ class ValueEncoder(Timed):
     The sum of what was sent differs from that of what came by less than one step.
 
     Args:
-        step: value of one event, > 0.
+        step: value of one event, > 0; nan until it is set.
     Source: the encoder of STA (Jiang et al., ICLR 2024), as SpikingJelly has it behind its operators.
 
     >>> ValueEncoder(0.5).sequence(torch.tensor([1.3, -0.2, 0.0, 0.45]).view(4, 1)).flatten().tolist()
@@ -229,11 +229,11 @@ class ValueEncoder(Timed):
 
     step: torch.Tensor
 
-    def __init__(self, step: float | torch.Tensor) -> None:
+    def __init__(self, step: float = math.nan) -> None:
         super().__init__()
-        self.register_buffer("step", torch.as_tensor(step, dtype=torch.get_default_dtype()))
-        if not bool((self.step > 0).all()):
+        if step <= 0:
             raise ValueError(f"ValueEncoder: step must be > 0, got {step}")
+        self.register_buffer("step", torch.tensor(float(step)))
         self.reset()
 
     def reset(self) -> None:
@@ -241,6 +241,8 @@ class ValueEncoder(Timed):
 
     def sequence(self, *x: torch.Tensor) -> torch.Tensor:
         (signal,) = x
+        if bool(self.step.isnan()):
+            raise ValueError("ValueEncoder: the step is not set; calibrate the network or load its state_dict")
         rest = torch.zeros_like(signal[0]) if self.rest is None else self.rest
         sent = []
         for current in signal:
@@ -249,6 +251,22 @@ class ValueEncoder(Timed):
             rest = held - sent[-1]
         self.rest = rest
         return torch.stack(sent)
+
+
+class Encoded(Timed):
+    """An operator with a `ValueEncoder` behind it."""
+
+    def __init__(self, operator: Timed) -> None:
+        super().__init__()
+        self.operator = operator
+        self.encoder = ValueEncoder()
+
+    def reset(self) -> None:
+        self.operator.reset()
+        self.encoder.reset()
+
+    def sequence(self, *x: torch.Tensor) -> torch.Tensor:
+        return self.encoder.sequence(self.operator.sequence(*x))
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:

@@ -15,7 +15,7 @@ from torch import nn
 import snn
 from snn.conversion.activations import QCFS, QuantAct
 from snn.conversion.dyadic_rounding import make_dyadic, power_of_two, rounded_to_bits
-from snn.conversion.exactness import exactness, owed_steps, quantised_form, settle, verify_exact
+from snn.conversion.verification import exactness, owed_steps, quantised_form, settle, verify_exact
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -155,6 +155,28 @@ def test_transformer_block_by_temporal_differences() -> None:
     total = plan.chunk({}, x.unsqueeze(0) * weights[:1], 1)[0]
     total = total + plan.chunk({}, x.unsqueeze(0) * weights[1:], 2, driven=False).sum(0)
     assert torch.allclose(total.softmax(-1), block(x), atol=1e-12)
+
+
+def test_encoded_operators_send_whole_numbers_and_come_closer_with_levels() -> None:
+    torch.manual_seed(0)
+    block = Block().double().eval()
+    x = torch.randn(5, 7, 6, dtype=torch.float64)
+    wanted = block(x)
+    errors = []
+    for levels in (16, 256, 4096):
+        network = snn.convert(block, "td", x, T=4, levels=levels).snn
+        assert "Encoded" in str(exactness(network))
+        errors.append((network(x).softmax(-1) - wanted).abs().max().item())
+        assert network(x, return_all_steps=True).shape == (4, 5, 4)
+        events = network.body.norm1.encoder  # type: ignore[union-attr]
+        sent = network.body.norm1.operator.function(network.body.embed(x)) - events.rest  # type: ignore
+        assert torch.allclose(sent / events.step, (sent / events.step).round(), atol=1e-6)
+    assert errors[2] < errors[1] < errors[0]
+    assert errors[2] < 1e-3
+    with pytest.raises(ValueError, match="needs calibration data"):
+        snn.convert(block, "td", T=4, levels=16)
+    with pytest.raises(ValueError, match="levels must be a whole number >= 0"):
+        snn.convert(block, "td", x, T=4, levels=-1)
 
 
 def test_neurons_between_temporal_differences() -> None:

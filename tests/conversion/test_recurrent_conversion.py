@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,17 +15,18 @@ from torch import nn
 
 import snn
 from snn.conversion.activations import QuantAct
-from snn.conversion.exactness import exactness, verify_exact
 from snn.conversion.quantised_recurrent import (
     HardSigmoid,
     QuantCell,
     QuantGRU,
     QuantLSTM,
     QuantRNN,
+    from_float,
     hard_tanh,
     spike_unit,
 )
 from snn.conversion.recurrent import WIRINGS, inner_steps, run_sequence, settled_sequence
+from snn.conversion.verification import exactness, verify_exact
 
 every_wiring = pytest.mark.parametrize("wiring", WIRINGS)
 
@@ -221,6 +224,24 @@ def test_cells_learn_to_remember(kind: Any) -> None:
     assert loss.item() < 0.35
 
 
+@pytest.mark.parametrize("kind", ["relu", "tanh", "lstm"])
+def test_weights_of_a_float_layer_are_taken_over(kind: str) -> None:
+    torch.manual_seed(0)
+    if kind == "lstm":
+        rnn: Any = nn.LSTM(5, 12, batch_first=True)
+    else:
+        rnn = nn.RNN(5, 12, nonlinearity=kind, batch_first=True)
+    x = torch.randn(16, 9, 5) * 0.5
+    wanted = rnn(x)[0]
+    errors = [(from_float(rnn, levels)(x) - wanted).abs().mean() / wanted.abs().mean() for levels in (8, 64)]
+    assert errors[1] < errors[0]
+    assert errors[1] < {"relu": 0.05, "tanh": 0.15, "lstm": 0.25}[kind]  # hard gates are not soft ones
+    with pytest.raises(snn.UnsupportedError, match="num_layers=1"):
+        from_float(nn.LSTM(5, 12, 2, batch_first=True))
+    with pytest.raises(snn.UnsupportedError, match="a GRU has no quantised form"):
+        from_float(nn.GRU(5, 12, batch_first=True))  # type: ignore[arg-type]
+
+
 class Stacked(nn.Module):
     """Two strided convolutions with quantisers, two recurrent layers, a read-out of the last element."""
 
@@ -318,3 +339,14 @@ def test_refusals_and_bad_arguments() -> None:
         settled_sequence(QuantGRU(4, 4), torch.zeros(1, 2, 4), 3)
     with pytest.raises(ValueError, match="T must be at least 1 inner step"):
         run_sequence(QuantRNN(4, 4), torch.zeros(1, 2, 4), T=0)
+
+
+def test_the_examples_of_the_page_run(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "conversion_exact.md").read_text(encoding="utf8")
+    names: dict[str, Any] = {"__name__": "documentation"}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, names)
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first.startswith("exact for T >= 15: every neuron settles")
+    assert second.startswith("settled after step")
+    assert third == "True"

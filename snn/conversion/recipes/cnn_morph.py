@@ -11,13 +11,13 @@ from torch import nn
 
 from snn.conversion.activations import QCFS, QuantAct
 from snn.conversion.dyadic_rounding import power_of_two, rounded_to_bits
-from snn.conversion.exactness import exactness, quantised_form
 from snn.conversion.functions import ChannelAffine
 from snn.conversion.layers import SpikingLayer
 from snn.conversion.network import Coding, ConvertedNetwork
 from snn.conversion.recipe import Recipe, upper_bound
 from snn.conversion.recipes.stbif import exact_replacement, tracer_layer
 from snn.conversion.thresholds import data_thresholds
+from snn.conversion.verification import exactness, quantised_form
 from snn.conversion.visits import put_layer
 
 FineTune = Callable[[nn.Module], object]

@@ -9,12 +9,12 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from snn.conversion.exactness import exactness
 from snn.conversion.network import Coding, ConvertedNetwork
 from snn.conversion.quantised_recurrent import QuantCell
 from snn.conversion.recipe import Recipe
 from snn.conversion.recipes.stbif import exact_replacement
 from snn.conversion.recurrent import SpikingRecurrent, Wiring, require_wiring
+from snn.conversion.verification import exactness
 from snn.errors import UnsupportedError
 
 
@@ -52,7 +52,8 @@ class RNNMorph(Recipe):
         if isinstance(module, nn.RNNBase | nn.RNNCellBase):
             kind = type(module).__name__
             raise UnsupportedError(
-                f"{kind} is not quantised; use snn.conversion.Quant{kind.removesuffix('Cell')} instead and train again"
+                f"{kind} is not quantised; use snn.conversion.Quant{kind.removesuffix('Cell')} instead and train again "
+                "(snn.conversion.quantised_recurrent.from_float takes weights over)"
             )
         return exact_replacement(name, module)
 

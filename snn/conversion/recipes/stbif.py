@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from snn.conversion.activations import QCFS, QuantAct
-from snn.conversion.exactness import exactness
 from snn.conversion.functions import ChannelAffine
 from snn.conversion.layers import SpikingLayer
 from snn.conversion.network import Coding, ConvertedNetwork
 from snn.conversion.pooling import is_max_pool
 from snn.conversion.recipe import Recipe, is_affine, unsupported, upper_bound
 from snn.conversion.temporal_difference import TemporalDifference, check_function
+from snn.conversion.verification import exactness
 from snn.errors import UnsupportedError
 from snn.neurons.tracer import bipolar_with_tracer
 
