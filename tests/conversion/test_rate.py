@@ -254,6 +254,22 @@ def test_delay_estimate_known_answer() -> None:
         assert int(conversion.snn.skipped_steps) == steps
 
 
+def test_delays_add_up_along_the_longest_path() -> None:
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.small, self.whole, self.head = (nn.Linear(1, 1, bias=False) for _ in range(3))
+            for layer, weight in ((self.small, 0.5), (self.whole, 1.0), (self.head, 1.0)):
+                layer.weight.data.fill_(weight)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = F.relu(x)
+            return self.head(F.relu(self.whole(x + F.relu(self.small(x)))))
+
+    x = torch.tensor([[0.1], [0.4], [1.0]])  # each layer waits greatest / mean = 2 steps
+    assert int(snn.convert(Branches(), "rate", x, threshold="max", delay="auto", start=0.0).snn.skipped_steps) == 6
+
+
 def test_structure_takes_the_state_of_a_conversion() -> None:
     net = functional_network()
     x = images(6, 2, 8, 8)
