@@ -120,5 +120,6 @@ def _check_source(ann: nn.Module, network: ConvertedNetwork, x: torch.Tensor) ->
     if not error <= 1e4 * torch.finfo(wanted.dtype).eps:
         raise UnsupportedError(
             f"convert: the traced network differs from {type(ann).__name__} by {error:.2g} of its largest output; "
-            "its forward does something that tracing cannot see, such as counting calls or drawing random numbers"
+            "its forward does something that a conversion cannot follow: counting calls, drawing random numbers, or "
+            "changing a tensor in place through a view or by +="
         )

@@ -69,6 +69,7 @@ def source_network(ann: nn.Module) -> Source:
     """
     source = Source(trace_network(ann))
     graph = source.network.graph
+    _write_to_new_tensors(source.network)
     kinds = node_kinds(graph)
     names = _Names(source.network)
     for node in list(graph.nodes):
@@ -87,6 +88,44 @@ def source_network(ann: nn.Module) -> Source:
     graph.lint()
     source.network.recompile()
     return source
+
+
+_IN_PLACE = {operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul}
+_IN_PLACE[operator.itruediv] = operator.truediv
+
+
+def _write_to_new_tensors(network: fx.GraphModule) -> None:
+    """Makes calls return new tensors instead of changing their operand; what read the operand later reads the result.
+
+    Views of the operand are not followed; `convert` compares the outcome with the network.
+    """
+    order = {node: number for number, node in enumerate(network.graph.nodes)}
+    changing = [node for node in network.graph.nodes if _changes_operand(node, network)]
+    for node in changing:
+        operand = node.args[0]
+        for reader in list(operand.users):
+            if order[reader] > order[node]:
+                reader.replace_input_with(operand, node)
+        if node.op == "call_module":
+            layer: Any = network.get_submodule(str(node.target))
+            layer.inplace = False
+        elif node.op == "call_method":
+            node.target = node.target.rstrip("_")
+        else:
+            node.target = _IN_PLACE.get(node.target, node.target)
+
+
+def _changes_operand(node: fx.Node, network: fx.GraphModule) -> bool:
+    if not node.args or not isinstance(node.args[0], fx.Node):
+        return False
+    if node.op == "call_module":
+        return getattr(network.get_submodule(str(node.target)), "inplace", False) is True
+    if node.op == "call_method":
+        return str(node.target).endswith("_") and not str(node.target).endswith("__")
+    if node.op == "call_function":
+        asked = node.kwargs.get("inplace") is True
+        return asked or node.target in _IN_PLACE or getattr(node.target, "__name__", "").endswith("_")
+    return False
 
 
 def node_kinds(graph: fx.Graph) -> dict[fx.Node, str]:

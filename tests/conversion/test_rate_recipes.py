@@ -169,7 +169,8 @@ def test_cos_shifts_the_start_by_one_spike() -> None:
     assert shifted(column(2, 2, 2, -2, -2)) == pytest.approx(-0.5)  # h at the spikes: 2.5, 3.5, 4.5, 1.5
     assert shifted(column(4, -9)) == pytest.approx(0.5 - (4.5 - 0.999))
     assert shifted(column(0.75, -0.5)) == pytest.approx(0.5 - 1.0)  # v = -0.25 after one spike at h = 1.25
-    assert shifted(column(-2, -2, 2, 2, 2)) == pytest.approx(0.5 + (1.001 - 0.5))  # v = 1.5 after one spike
+    assert shifted(column(-2, -2, 2, 2, 2)) == pytest.approx(0.5 + 1.0)  # v = 1.5 after one spike, h = 0.5 before it
+    assert shifted(column(-4, 5.5)) == pytest.approx(0.5 + (1.001 + 3.5))  # v = 1 after one spike, h = -3.5 before it
     assert shifted(column(0.5, 0.25)) == 0.5  # ends between 0 and the threshold
     assert shifted(column(-3.0, -1.0)) == 0.5  # below 0 without any spike
 

@@ -222,3 +222,36 @@ def test_a_network_that_tracing_misreads_is_noticed() -> None:
 
     with pytest.raises(snn.UnsupportedError, match="the traced network differs from Written"):
         snn.convert(Written(forward, linear=nn.Linear(3, 3)), "rate", images(8, 3))
+
+
+class InPlace(nn.Module):
+    """A residual block with operations in place whose result is read by the old name."""
+
+    def __init__(self, through_view: bool = False) -> None:
+        super().__init__()
+        self.conv, self.down = nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.Conv2d(2, 4, 1)
+        self.norm = nn.BatchNorm2d(4)
+        self.relu = nn.ReLU(inplace=True)
+        self.through_view = through_view
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(self.conv(x))
+        self.relu(y)
+        z = y + self.down(x)
+        z.mul_(0.5)
+        F.relu(z, inplace=True)
+        if self.through_view:
+            z.view(-1).mul_(2.0)
+        return (z + y).mean((2, 3))
+
+
+def test_operations_in_place_become_new_tensors() -> None:
+    network = random_norms(InPlace()).double()
+    x = images(6, 2, 5, 5, dtype=DOUBLE)
+    wanted = network(x)
+    converted = snn.convert(network, "rate", x, T=512, threshold="max").snn
+    torch.testing.assert_close(converted.source(x), wanted, rtol=1e-12, atol=1e-12)
+    assert (converted(x) - wanted).abs().mean() < 0.02 * wanted.std()
+    assert network.relu.inplace
+    with pytest.raises(snn.UnsupportedError, match="changing a tensor in place through a view or by \\+="):
+        snn.convert(random_norms(InPlace(through_view=True)).double(), "rate", x)
