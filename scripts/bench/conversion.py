@@ -74,6 +74,7 @@ OURS = (
     Row("cnn-morph", "cnn-morph"),
     Row("td", "td"),
     Row("qcfs, QCFS network", "qcfs", quantised=True),
+    Row("signed, QCFS network", "signed", quantised=True),
     Row("srp, QCFS network (4 steps before)", "srp", quantised=True, each=True),
     Row("cos, QCFS network (4 steps before)", "cos", quantised=True, each=True),
     Row("stbif, QCFS network", "stbif", quantised=True),
