@@ -23,6 +23,11 @@ _FILES = (
     "metrics.json",
     "accuracy.png",
     "raster.png",
+    # of a converted network
+    "report.json",
+    "report.md",
+    "errors.png",
+    "rates.png",
 )
 _FOLDERS = ("checkpoints", "tensorboard")
 # Where a run is computed, which a continued run may change.

@@ -12,6 +12,10 @@ from hypothesis import strategies as st
 from snn.conversion import SpikingLayer
 from snn.conversion.activations import QCFS
 from snn.conversion.neurons import burst_if, clipped_burst_if, signed_if, soft_reset_if
+from snn.kernels.call import NeuronCall
+from snn.kernels.gpu import triton_is_installed
+from snn.kernels.operator import run_kernel
+from snn.kernels.reference import run_reference
 
 KINDS = {
     "if": (soft_reset_if, {}, {}),
@@ -148,6 +152,21 @@ def test_kernel_equals_the_reference(kind: str) -> None:
     neurons.reset()
     neurons.neuron.backend = "reference"
     assert torch.equal(neurons.sequence(current), fused)
+
+
+@pytest.mark.skipif(not triton_is_installed(), reason="Triton is not installed; on Linux: pip install triton")
+@pytest.mark.parametrize("kind", KINDS)
+def test_gpu_kernel_equals_the_reference(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+    current = torch.randn(9, 2, 3, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64) * 2
+    neuron = layer(kind, torch.tensor([0.4, 1.0, 2.5], dtype=torch.float64).view(3, 1)).neuron.to(device)
+    params = neuron.call_params()
+    call = NeuronCall(neuron.model, current.to(device), neuron.model.start(params), params, neuron.surrogate_function)
+    ours, wanted = run_kernel("triton", call), run_reference(call)
+    assert torch.equal(ours.output, wanted.output)
+    assert all(torch.equal(ours.states[name], value) for name, value in wanted.states.items())
 
 
 def test_membrane_run_shows_membranes_before_the_reset() -> None:

@@ -11,8 +11,18 @@ import neuromorphic
 import snn
 
 DOUBLE = torch.float64
-RECIPES = [("rate", {}), ("rate", {"channelwise": True}), ("burst", {}), ("signed", {}), ("ltb", {})]
-RECIPES += [("calibration-light", {"samples": 4}), ("calibration-advanced", {"samples": 4})]
+RECIPES = [
+    ("rate", {"channelwise": True}),
+    *(
+        pytest.param(recipe, options, marks=pytest.mark.slow)  # each set of neurons compiles for some seconds
+        for recipe, options in (
+            ("burst", {}),
+            ("signed", {}),
+            ("calibration-light", {"samples": 4}),
+            ("calibration-advanced", {"samples": 4}),
+        )
+    ),
+]
 
 
 @pytest.mark.parametrize(("recipe", "options"), RECIPES, ids=str)

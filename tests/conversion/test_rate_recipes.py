@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import sys
 from typing import Any
 
 import pytest
@@ -227,6 +229,12 @@ def test_average_pooling_replaces_maximum_pooling_only_when_asked() -> None:
     assert (wanted["exact"] - wanted["average"]).abs().mean() > 0.2 * wanted["exact"].std()
     with pytest.raises(ValueError, match="dilated"):
         snn.convert(nn.Sequential(nn.ReLU(), nn.MaxPool2d(2, dilation=2)), "rate", x, max_pool="average")
+
+
+def test_the_example_of_convert_runs() -> None:
+
+    module = sys.modules["snn.conversion.convert"]
+    assert doctest.testmod(module) == (0, 3)
 
 
 def test_unknown_recipes_and_options_name_what_there_is() -> None:
