@@ -22,6 +22,8 @@ class Member:
     spread: float = 1.5
     fixed_surrogate: bool = False
     resets: tuple[Any, ...] = ()
+    detaches: bool = True  # takes detach_reset
+    analog: bool = False  # sends its membrane, not spikes
 
     def build(self, **arguments: Any) -> snn.Neuron:
         return snn.NEURONS[self.name](**{"step_mode": "m", **self.arguments, **arguments})
@@ -39,14 +41,14 @@ NEURONS = [
     Member("cuba_lif", resets=HARD_AND_SOFT),
     Member("alif", resets=HARD_AND_SOFT),
     Member("recurrent_lif", {"recurrent": 7}, resets=HARD_AND_SOFT),
-    Member("li", fixed_surrogate=True),
+    Member("li", fixed_surrogate=True, detaches=False, analog=True),
     Member("izhikevich", {"dt_ms": 0.5}, mean=15.0, spread=40.0),
     Member("adex", {"dt_ms": 0.25}, mean=2000.0, spread=4000.0),
     Member("diet"),
-    Member("liaf", resets=HARD_AND_SOFT),
+    Member("liaf", resets=HARD_AND_SOFT, analog=True),
     Member("bipolar_if", resets=(None, 0.0, -0.2)),
     Member("multi_spike_lif", fixed_surrogate=True),
-    Member("st_bif", {"theta": 0.75, "lo": -2, "hi": 3}),
+    Member("st_bif", {"theta": 0.75, "lo": -2, "hi": 3}, detaches=False),
 ]
 
 SURROGATES = [

@@ -68,9 +68,9 @@ def convolutional() -> nn.Module:
     )  # fmt: skip
 
 
-def images(split: str, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first images as multiples of 1/256 [N, 1, 28, 28], and labels."""
-    pixels, labels = spikedata.load("mnist", split=split).batch(torch.arange(count))
+def images(split: str, count: int, first: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images as multiples of 1/256 [N, 1, 28, 28], and labels."""
+    pixels, labels = spikedata.load("mnist", split=split).batch(torch.arange(first, first + count))
     return (pixels.float() * 255).round() / 256, labels
 
 
@@ -136,7 +136,7 @@ def compare(net: nn.Module, x: torch.Tensor, options: argparse.Namespace) -> lis
 def compare_recurrent(net: nn.Module, options: argparse.Namespace) -> dict[str, Any]:
     """RNN-Morph of the trained and rounded network in every wiring."""
     make_dyadic(net, options.bits)
-    x, y = images("test", options.test)
+    x, y = images("test", options.test, options.first)
     result: dict[str, Any] = {"quantised_accuracy": accuracy(net, x, y)}
     print(f"accuracy of the quantised network {result['quantised_accuracy']:.4f}", flush=True)
     single = snn.convert(net, "rnn-morph", T=256).snn
@@ -150,7 +150,7 @@ def compare_recurrent(net: nn.Module, options: argparse.Namespace) -> dict[str, 
 
 def compare_cnn(net: nn.Module, options: argparse.Namespace) -> dict[str, Any]:
     """CNN-Morph of the trained network: accuracies, errors, steps and spikes on the test images."""
-    x, y = images("test", options.test)
+    x, y = images("test", options.test, options.first)
     calibration = images("train", 1000)[0]
     result: dict[str, Any] = {"ann_accuracy": accuracy(net, x, y)}
     single = snn.convert(net, "cnn-morph", calibration, T=256, levels=options.levels).snn
@@ -196,6 +196,7 @@ def main() -> None:
     parser.add_argument("--levels", type=int, default=16)
     parser.add_argument("--train", type=int, default=6000, help="images to train on")
     parser.add_argument("--test", type=int, default=1000, help="images of the test set to compare")
+    parser.add_argument("--first", type=int, default=0, help="number of the first of them, to compare in parts")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--rate", type=float, default=3e-3)

@@ -322,6 +322,7 @@ def from_float(rnn: nn.RNN | nn.LSTM, levels: int = 16) -> QuantRNN | QuantLSTM:
     if rnn.num_layers != 1 or rnn.bidirectional or not rnn.batch_first or rnn.proj_size:
         raise UnsupportedError("from_float: needs num_layers=1, batch_first=True, one direction and no projection")
     cell: QuantRNN | QuantLSTM
+    order: tuple[str, ...]
     if isinstance(rnn, nn.RNN):
         cell, order = QuantRNN(rnn.input_size, rnn.hidden_size, levels, signed=rnn.nonlinearity == "tanh"), ("h",)
     else:

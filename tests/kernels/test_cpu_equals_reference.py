@@ -219,7 +219,7 @@ def test_every_model_surrogate_reset_and_detach(interpreted: None, data: st.Data
         arguments["surrogate_function"] = data.draw(st.sampled_from(SURROGATES), "surrogate")
     if member.resets:
         arguments["v_reset"] = data.draw(st.sampled_from(member.resets), "v_reset")
-    if member.name != "li":
+    if member.detaches:
         arguments["detach_reset"] = data.draw(st.booleans(), "detach_reset")
     dtype = data.draw(st.sampled_from(list(TOLERANCE)), "dtype")
     steps = data.draw(st.integers(1, 6), "T")
