@@ -62,7 +62,7 @@ def stage_line(row: Row) -> str:
         thresholds = [layer["threshold"] for layer in row["layers"] if layer["threshold"] is not None]
         parts += [f"{spikes:.3f} spikes per neuron"] if thresholds else []
         parts += [f"thresholds {' '.join(f'{value:.2f}' for value in thresholds)}"] if thresholds else []
-    parts.append(f"{row['energy_nj']:.4g} nJ, 1/{row['ann_over_snn_energy']:.3g} of the ANN's")
+    parts.append(f"{row['energy_nj']:.4g} nJ (ANN / SNN {row['ann_over_snn_energy']:.3g})")
     return ", ".join(parts)
 
 
