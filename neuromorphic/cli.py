@@ -11,6 +11,12 @@ def _train(arguments: Sequence[str]) -> int:
     return train_main(arguments)
 
 
+def _convert(arguments: Sequence[str]) -> int:
+    from snn.conversion.command_line import main as convert_main
+
+    return convert_main(arguments)
+
+
 def _simulate(arguments: Sequence[str]) -> int:
     from neuromorphic.simulate import main as simulate_main
 
@@ -26,6 +32,7 @@ def _energy(arguments: Sequence[str]) -> int:
 # Subcommand: what it does, and the function that takes its arguments and returns the exit code.
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "train": ("train a spiking network from a recipe", _train),
+    "convert": ("convert a trained ordinary network into a spiking one", _convert),
     "energy": ("count a trained network and price it on models and chips", _energy),
     "simulate": ("simulate a ready network of point neurons, or run a trained network", _simulate),
 }

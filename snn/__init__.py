@@ -2,6 +2,7 @@
 
 from snn import surrogate as surrogate
 from snn.acceleration import accelerate as accelerate
+from snn.conversion import convert as convert
 from snn.errors import ShapeError as ShapeError
 from snn.errors import UnsupportedError as UnsupportedError
 from snn.layers import fold_mpbn as fold_mpbn
@@ -13,6 +14,7 @@ from snn.neurons import LIAF as LIAF
 from snn.neurons import LIF as LIF
 from snn.neurons import NEURONS as NEURONS
 from snn.neurons import PLIF as PLIF
+from snn.neurons import STBIF as STBIF
 from snn.neurons import AdEx as AdEx
 from snn.neurons import BipolarIF as BipolarIF
 from snn.neurons import CubaLIF as CubaLIF
@@ -32,6 +34,7 @@ __all__ = [
     "LIF",
     "NEURONS",
     "PLIF",
+    "STBIF",
     "AdEx",
     "BipolarIF",
     "CubaLIF",
@@ -43,6 +46,7 @@ __all__ = [
     "ShapeError",
     "UnsupportedError",
     "accelerate",
+    "convert",
     "fold_mpbn",
     "neuron_model",
     "surrogate",

@@ -46,6 +46,7 @@ NEURONS = [
     Member("liaf", resets=HARD_AND_SOFT),
     Member("bipolar_if", resets=(None, 0.0, -0.2)),
     Member("multi_spike_lif", fixed_surrogate=True),
+    Member("st_bif", {"theta": 0.75, "lo": -2, "hi": 3}),
 ]
 
 SURROGATES = [

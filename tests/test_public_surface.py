@@ -40,9 +40,11 @@ def test_public_names() -> None:
             "Neuron",
             "NeuronModel",
             "RecurrentLIF",
+            "STBIF",
             "ShapeError",
             "UnsupportedError",
             "accelerate",
+            "convert",
             "fold_mpbn",
             "neuron_model",
             "surrogate",
@@ -68,7 +70,7 @@ def test_import_snn_is_light() -> None:
     assert not loaded & set(HEAVY)
 
 
-FAMILIES = ["adaptive", "cuba", "diet", "graded", "liaf", "lif", "neuron", "recurrent"]
+FAMILIES = ["adaptive", "cuba", "diet", "graded", "liaf", "lif", "neuron", "recurrent", "tracer"]
 MODULES = ["snn.acceleration", "snn.declaration", "snn.errors", *(f"snn.neurons.{family}" for family in FAMILIES)]
 
 

@@ -119,6 +119,7 @@ def _engine(
 ) -> Run:
     if engine == "torch":
         return _torch_run(network)
+    _check_engine(network, engine)
     if engine == "event":
         event = compile(network, x[:, :1], dtype)
         report = event.check(network, x[:, :1000])
@@ -128,6 +129,24 @@ def _engine(
     if engine.startswith("int:") and len(engine) > 4:
         return _integer_run(trained, network, engine.removeprefix("int:"), found)
     raise ValueError(f"--engine must be event, torch or int:TARGET, got {engine!r}")
+
+
+def _check_engine(network: nn.Module, engine: str) -> None:
+    """Raises UnsupportedError for a converted network that the engine cannot run step by step."""
+    from snn.conversion.run_network import ConvertedRun
+
+    if not isinstance(network, ConvertedRun) or (engine == "event" and network.repeats_steps()):
+        return
+    if engine == "event":
+        raise UnsupportedError(
+            "--engine event: the steps of this conversion differ (coding 'sum', a preparation, or a delayed read-out); "
+            "use --engine torch, or convert with recipe rate, qcfs, calibration-light, burst or signed"
+        )
+    if engine.startswith("int:"):
+        raise UnsupportedError(
+            f"--engine {engine}: converted neurons start at a membrane of their own, which no integer format here has; "
+            "use --engine event or torch"
+        )
 
 
 def _integer_run(trained: Trained, network: nn.Module, target: str, found: dict[str, Any]) -> Run:

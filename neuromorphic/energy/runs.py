@@ -14,6 +14,7 @@ from torch import nn
 
 from neuromorphic.energy.counting import Call
 from neuromorphic.energy.counts import ANALOG, SPIKES, Signal
+from snn.conversion.run_network import ConvertedRun
 from snn.training.build import build_network
 from snn.training.data import load_splits
 from snn.training.encoding import encoded
@@ -70,6 +71,11 @@ def from_run(folder: str | Path, samples: int) -> Case:
     network = build_network(recipe.network, splits.input_shape, splits.class_count)
     weights = {key.removeprefix("network."): value for key, value in checkpoint["state_dict"].items()}
     network.load_state_dict(weights)
+    if isinstance(network, ConvertedRun) and not network.repeats_steps():
+        raise RecipeError(
+            f"RUN: {folder} is a conversion whose steps differ (coding 'sum', a preparation before each run, or a delayed "
+            "read-out), which cannot be counted step by step; its report.json has the spikes"
+        )
     x, labels = _inputs(splits.test, recipe.encoding, samples, recipe.seed)
     return Case(
         name=Path(folder).name,

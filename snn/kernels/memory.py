@@ -21,7 +21,10 @@ ALIGNMENT = 64
 
 
 class _Store:
-    """Idle blocks, oldest first."""
+    """Idle blocks, oldest first.
+
+    A collection of garbage may bring a block back in the middle of any method, so all of them go over copies.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()  # a block may come back while this thread holds the lock
@@ -29,16 +32,16 @@ class _Store:
 
     def take(self, size: int) -> np.ndarray:
         with self.lock:
-            for block in reversed(self.blocks):
+            for block in reversed(tuple(self.blocks)):
                 if block.nbytes == size:
-                    self.blocks = deque(other for other in self.blocks if other is not block)
+                    self.blocks = deque(other for other in tuple(self.blocks) if other is not block)
                     return block
         return _aligned(size)
 
     def give_back(self, block: np.ndarray) -> None:
         with self.lock:
             self.blocks.append(block)
-            while sum(other.nbytes for other in self.blocks) > IDLE_LIMIT:
+            while sum(other.nbytes for other in tuple(self.blocks)) > IDLE_LIMIT:
                 self.blocks.popleft()
 
 
@@ -94,6 +97,6 @@ def scratch(size: int, dtype: str) -> Iterator[np.ndarray]:
 def release() -> int:
     """Gives all idle blocks back to the system; returns their bytes."""
     with _store.lock:
-        idle = sum(block.nbytes for block in _store.blocks)
+        idle = sum(block.nbytes for block in tuple(_store.blocks))
         _store.blocks.clear()
         return idle

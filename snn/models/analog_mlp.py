@@ -1,22 +1,31 @@
 """Fully connected network of ordinary, non-spiking neurons."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import nn
 
+from snn.errors import closest
 from snn.models.sizes import positive_sizes
 from snn.models.stack import Stack
 
-AnalogNeuron = Literal["ReLU", "Tanh", "Sigmoid", "LeakyReLU", "Identity"]
+# A name (ReLU, Tanh, Sigmoid, LeakyReLU, Identity, or the quantised QCFS and QuantAct of snn.conversion), or the same with
+# arguments as {"class": name, **arguments}.
+AnalogNeuron = str | Mapping[str, Any]
+
+_QUANTISED = ("QCFS", "QuantAct")
 
 
-def analog_neuron(name: str) -> nn.Module:
-    """Return a layer of ordinary neurons by its name in torch.nn.
+def analog_neuron(choice: AnalogNeuron) -> nn.Module:
+    """Return a new layer of ordinary neurons.
 
-    Raises: ValueError for a name that is not one of `AnalogNeuron`.
+    Raises: ValueError for a name or argument that is not one of those of `AnalogNeuron`, or a value it does not take.
+
+    >>> analog_neuron({"class": "LeakyReLU", "negative_slope": 0.1})
+    LeakyReLU(negative_slope=0.1)
     """
     kinds: dict[str, type[nn.Module]] = {
         "ReLU": nn.ReLU,
@@ -25,9 +34,25 @@ def analog_neuron(name: str) -> nn.Module:
         "LeakyReLU": nn.LeakyReLU,
         "Identity": nn.Identity,
     }
+    arguments = {} if isinstance(choice, str) else dict(choice)
+    name = choice if isinstance(choice, str) else arguments.pop("class", None)
+    if name in _QUANTISED:
+        # Not at the top: only a quantised network needs the package for conversion.
+        from snn.conversion.activations import QCFS, QuantAct
+
+        kinds |= {"QCFS": QCFS, "QuantAct": QuantAct}
     if name not in kinds:
-        raise ValueError(f"neuron must be one of {', '.join(kinds)}, got {name!r}")
-    return kinds[name]()
+        raise ValueError(f"neuron must be one of {', '.join([*kinds, *_QUANTISED])}, got {name!r}")
+    accepted = [key for key in inspect.signature(kinds[name]).parameters if key != "inplace"]
+    if name == "Identity":
+        accepted = []
+    for key in arguments:
+        if key not in accepted:
+            raise ValueError(f"neuron: {name} has no argument {key!r}{closest(str(key), accepted)}")
+    try:
+        return kinds[name](**arguments)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"neuron: {name}: {error}") from error
 
 
 class AnalogMLP(nn.Module):
@@ -39,7 +64,7 @@ class AnalogMLP(nn.Module):
         input_shape: shape of one input, flattened by the network.
         classes: number of logits.
         hidden: neurons of each hidden layer.
-        neuron: ReLU, Tanh, Sigmoid, LeakyReLU or Identity.
+        neuron: ReLU, Tanh, Sigmoid, LeakyReLU, Identity, QCFS or QuantAct, or {"class": name, **arguments}.
     Input: [T, B, *input_shape]; nothing is carried from step to step.
     Returns: logits [T, B, classes].
     Raises: ValueError for a wrong size or neuron.

@@ -14,7 +14,7 @@ from snn.models.stack import Stack
 class AnalogVGG(nn.Module):
     """Stages of 3x3 convolutions, each followed by an activation and each stage by 2x2 pooling; then dense layers.
 
-    Without normalisation. Weights have variance 2 / inputs (He et al.), biases are zero.
+    Weights have variance 2 / inputs (He et al.), biases are zero.
 
     Args:
         input_shape: (C, H, W).
@@ -22,7 +22,8 @@ class AnalogVGG(nn.Module):
         stages: output channels of each convolution, a list for each stage.
         hidden: neurons of each fully connected layer.
         pool: "max" or "average".
-        neuron: ReLU, Tanh, Sigmoid, LeakyReLU or Identity.
+        neuron: ReLU, Tanh, Sigmoid, LeakyReLU, Identity, QCFS or QuantAct, or {"class": name, **arguments}.
+        batch_norm: normalise after each convolution and each fully connected layer but the last; they then have no bias.
     Input: [T, B, C, H, W]; nothing is carried from step to step.
     Returns: logits [T, B, classes].
     Raises: ValueError for a wrong shape, size, pool or neuron.
@@ -40,6 +41,7 @@ class AnalogVGG(nn.Module):
         hidden: Sequence[int] = (256,),
         pool: Literal["max", "average"] = "max",
         neuron: AnalogNeuron = "ReLU",
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         if len(input_shape) != 3:
@@ -52,7 +54,9 @@ class AnalogVGG(nn.Module):
         layers: dict[str, nn.Module] = {}
         for stage, sizes in enumerate(stages, start=1):
             for number, out in enumerate(positive_sizes("stages", sizes), start=1):
-                layers[f"conv{stage}_{number}"] = nn.Conv2d(C, out, 3, padding=1)
+                layers[f"conv{stage}_{number}"] = nn.Conv2d(C, out, 3, padding=1, bias=not batch_norm)
+                if batch_norm:
+                    layers[f"norm{stage}_{number}"] = nn.BatchNorm2d(out)
                 layers[f"neuron{stage}_{number}"] = analog_neuron(neuron)
                 C = out
             layers[f"pool{stage}"] = nn.MaxPool2d(2) if pool == "max" else nn.AvgPool2d(2)
@@ -60,15 +64,17 @@ class AnalogVGG(nn.Module):
         layers["flatten"] = nn.Flatten()
         features = C * H * W
         for number, size in enumerate(positive_sizes("hidden", hidden), start=1):
-            layers[f"linear{number}"] = nn.Linear(features, size)
+            layers[f"linear{number}"] = nn.Linear(features, size, bias=not batch_norm)
+            if batch_norm:
+                layers[f"norm{number}"] = nn.BatchNorm1d(size)
             layers[f"neuron{number}"] = analog_neuron(neuron)
             features = size
         layers["readout"] = nn.Linear(features, classes)
         for layer in layers.values():
             if isinstance(layer, nn.Linear | nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="linear" if layer is layers["readout"] else "relu")
-                assert layer.bias is not None
-                nn.init.zeros_(layer.bias)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
         self.stack = Stack(layers)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ from snn.neurons.lif import LIF as LIF
 from snn.neurons.lif import PLIF as PLIF
 from snn.neurons.neuron import Neuron as Neuron
 from snn.neurons.recurrent import RecurrentLIF as RecurrentLIF
+from snn.neurons.tracer import STBIF as STBIF
 
 NEURONS: dict[str, type[Neuron]] = {
     "if": IF,
@@ -31,5 +32,6 @@ NEURONS: dict[str, type[Neuron]] = {
     "liaf": LIAF,
     "bipolar_if": BipolarIF,
     "multi_spike_lif": MultiSpikeLIF,
+    "st_bif": STBIF,
 }
 """Every neuron layer by its name in recipes."""

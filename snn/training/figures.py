@@ -39,7 +39,7 @@ def draw_accuracy(history: Sequence[Mapping[str, Any]], selected: int, title: st
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right")
     axis.set_title(f"{title}: test accuracy {history[selected - 1]['test_accuracy']:.2%} after epoch {selected}")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def layer_spikes(network: nn.Module, x: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
@@ -98,7 +98,7 @@ def draw_raster(network: nn.Module, x: torch.Tensor, labels: Sequence[int], clas
         for row in range(rows):
             axes[row][column].set_xlim(-0.6, T - 0.4)
             axes[row][column].xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _shown(count: int) -> str:
@@ -127,9 +127,9 @@ def _draw_logits(axis: Any, logits: torch.Tensor, first: bool, classes: Sequence
 
 
 def new_figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
-    """An empty figure of rows x columns axes, size in inches; returns (figure, axes [rows][columns]).
+    """Return a figure and its axes [rows][columns]; size in inches.
 
-    Raises: ImportError without matplotlib, with the command that installs it.
+    Raises: ImportError without matplotlib.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -142,6 +142,7 @@ def new_figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any,
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")

@@ -27,6 +27,11 @@ _FILES = (
     "stages.csv",
     "layers.csv",
     "stages.png",
+    # of a converted network
+    "report.json",
+    "report.md",
+    "errors.png",
+    "rates.png",
 )
 _FOLDERS = ("checkpoints", "tensorboard", "stages")
 # Where a run is computed, which a continued run may change.

@@ -192,6 +192,12 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         ),
         (12,),
     ),
+    "tracer": (
+        lambda: nn.Sequential(
+            nn.Linear(12, 20), snn.STBIF(0.5, -3, 4, step_mode="m"), nn.Linear(20, 9), snn.STBIF(0.25, 0, 5, step_mode="m")
+        ),
+        (12,),
+    ),
     "adaptive": (lambda: nn.Sequential(nn.Linear(12, 20), snn.ALIF(step_mode="m"), nn.Linear(20, 3)), (12,)),
     "permuted": (
         lambda: conv_net(

@@ -88,3 +88,25 @@ def test_threads_do_not_share_a_block() -> None:
     for worker in workers:
         worker.join()
     assert not wrong
+
+
+class _Interrupted:
+    """A block during whose look-up another one comes back, as a collection of garbage may bring it."""
+
+    def __init__(self, store: memory._Store, returned: object) -> None:
+        self.store, self.returned = store, returned
+
+    @property
+    def nbytes(self) -> int:
+        if self.returned is not None:
+            returned, self.returned = self.returned, None
+            self.store.give_back(returned)  # type: ignore[arg-type]
+        return 8
+
+
+def test_a_block_may_come_back_during_a_look_up() -> None:
+    store = memory._Store()
+    for _ in range(3):
+        store.blocks.append(_Interrupted(store, memory._aligned(16)))  # type: ignore[arg-type]
+    assert store.take(64).nbytes == 64
+    assert len(store.blocks) == 6
