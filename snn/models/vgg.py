@@ -86,8 +86,8 @@ class SpikingVGG(nn.Module):
         for number, size in enumerate(positive_sizes("hidden", hidden), start=1):
             layers[f"linear{number}"] = nn.Linear(features, size, bias=not batch_norm)
             if batch_norm:
-                layers[f"norm{number}"] = nn.BatchNorm1d(size)
-                nn.init.constant_(layers[f"norm{number}"].weight, norm_scale)
+                layers[f"norm{number}"] = flat_norm = nn.BatchNorm1d(size)
+                nn.init.constant_(flat_norm.weight, norm_scale)
             layers[f"neuron{number}"] = make_neuron(neuron, size)
             features = size
         layers |= readout_layers(features, classes, readout)

@@ -127,9 +127,9 @@ def _draw_logits(axis: Any, logits: torch.Tensor, first: bool, classes: Sequence
 
 
 def new_figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
-    """An empty figure of rows x columns axes, size in inches; returns (figure, axes [rows][columns]).
+    """Return a figure and its axes [rows][columns]; size in inches.
 
-    Raises: ImportError without matplotlib, with the command that installs it.
+    Raises: ImportError without matplotlib.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -62,7 +62,7 @@ def stage_line(row: Row) -> str:
         thresholds = [layer["threshold"] for layer in row["layers"] if layer["threshold"] is not None]
         parts += [f"{spikes:.3f} spikes per neuron"] if thresholds else []
         parts += [f"thresholds {' '.join(f'{value:.2f}' for value in thresholds)}"] if thresholds else []
-    parts.append(f"{row['energy_nj']:.4g} nJ, 1/{row['ann_over_snn_energy']:.3g} of the ANN's")
+    parts.append(f"{row['energy_nj']:.4g} nJ (ANN / SNN {row['ann_over_snn_energy']:.3g})")
     return ", ".join(parts)
 
 
@@ -98,7 +98,11 @@ def draw_stages(rows: Sequence[Row], path: Path) -> None:
     places = range(len(rows))
     labels = [f"{row['stage']}\nT = {row['T']}" for row in rows]
     accuracy, spikes = axes[0]
-    accuracy.plot(places, [100 * row["test_accuracy"] for row in rows], marker="o", color="black")
+    names = [row["stage"] for row in rows]
+    for place, row in zip(places, rows, strict=True):  # a line from the stage whose weights were the start
+        start = place if row["weights_from"] is None else names.index(row["weights_from"])
+        ends = [100 * rows[at]["test_accuracy"] for at in (start, place)]
+        accuracy.plot([start, place], ends, marker="o", color="black")
     accuracy.set_ylabel("test accuracy in %")
     spiking = [(place, row["spikes_per_neuron"]) for place, row in zip(places, rows, strict=True)]
     spiking = [pair for pair in spiking if pair[1] is not None]

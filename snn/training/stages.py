@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -227,8 +228,8 @@ def _begin(run: _Run, stage: Stage, network: nn.Module) -> tuple[dict[str, Any],
     recipe = run.recipes[stage.name]
     x, labels = _shown(run, stage.name, _CHECK_IMAGES, recipe.encoding)
     loss = SequenceLoss(recipe.loss.name, recipe.loss.on, recipe.loss.label_smoothing)
-    record["weights_without_gradient"] = silent_gradients(network.eval(), x, labels, loss)
-    network.train()
+    # A copy, in training: with the statistics of a new normalisation, evaluation would be silent for no reason.
+    record["weights_without_gradient"] = silent_gradients(copy.deepcopy(network).train(), x, labels, loss)
     if record["weights_without_gradient"]:
         names = ", ".join(record["weights_without_gradient"])
         run.report(

@@ -46,6 +46,8 @@ def _interpreter() -> Iterator[None]:
 
 def assert_close(ours: torch.Tensor, reference: torch.Tensor, tolerance: float) -> None:
     scale = reference.abs().max().clamp(min=1e-12)
+    if reference.dim() == 0:
+        tolerance *= 10  # a gradient of one parameter: a sum over all neurons and steps that nearly cancels
     assert ours.shape == reference.shape
     assert ((ours - reference).abs().max() / scale).item() <= tolerance
 

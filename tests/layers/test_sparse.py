@@ -407,29 +407,30 @@ def test_errors_name_the_layer_what_came_and_what_is_accepted():
 
 
 def test_public_names():
-    assert sorted(snn.layers.__all__) == sorted(
-        [
-            "MPBN",
-            "DelayedConv1d",
-            "DelayedConv2d",
-            "DelayedLinear",
-            "FoldReport",
-            "FoldedLayer",
-            "FoldedThreshold",
-            "Path",
-            "SpikeConv2d",
-            "SpikeLinear",
-            "anneal_sigma",
-            "annealed_sigma",
-            "clamp_delays",
-            "conv2d_max_density",
-            "delay_parameter_groups",
-            "fold_mpbn",
-            "integer_threshold",
-            "linear_max_density",
-            "round_delays",
-        ]
-    )
+    assert sorted(snn.layers.__all__) == [
+        "AnnealedStep",
+        "DelayedConv1d",
+        "DelayedConv2d",
+        "DelayedLinear",
+        "FoldReport",
+        "FoldedLayer",
+        "FoldedThreshold",
+        "MPBN",
+        "Path",
+        "SpikeConv2d",
+        "SpikeLinear",
+        "anneal_sigma",
+        "anneal_steps",
+        "annealed_bounds",
+        "annealed_sigma",
+        "clamp_delays",
+        "conv2d_max_density",
+        "delay_parameter_groups",
+        "fold_mpbn",
+        "integer_threshold",
+        "linear_max_density",
+        "round_delays",
+    ]
 
 
 def test_import_does_not_load_numba():

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,6 +103,19 @@ def test_a_finished_run_is_resumed_without_change_and_replaced_on_request(
     stale.mkdir()
     assert main(["--config", str(recipe_of(tmp_path)), "--run-dir", str(folder), "--overwrite"]) == 0
     assert not stale.exists()
+    require_equal(folder, finished_stages)
+
+
+def test_a_fresh_process_continues_after_finished_stages(finished_stages: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished_stages, folder)
+    shutil.rmtree(folder / "stages" / "T1")
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    script = "import sys; from snn.training.command_line import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", script, "--run-dir", str(folder), "--resume"]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert ended.returncode == 0, ended.stderr
     require_equal(folder, finished_stages)
 
 
