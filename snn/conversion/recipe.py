@@ -62,10 +62,12 @@ class Recipe(ABC):
     """One way to convert; its options are the arguments of its constructor.
 
     Class attributes:
+        name: its name in `RECIPES`, for messages.
         coding: how a run codes, see `ConvertedNetwork`.
         needs_calibration: False if thresholds come from the source network itself.
     """
 
+    name: ClassVar[str]
     coding: ClassVar[Coding] = "rate"
     needs_calibration: ClassVar[bool] = True
 

@@ -34,7 +34,7 @@ def build(ann: nn.Module, recipe: Recipe, T: int) -> ConvertedNetwork:
         listed = "\n".join(f"  {item}" for item in problems)
         count = "1 layer stands" if len(problems) == 1 else f"{len(problems)} layers stand"
         raise UnsupportedError(
-            f"convert: {count} in the way of recipe {type(recipe).__name__} for {type(ann).__name__}:\n{listed}"
+            f"convert: {count} in the way of recipe {recipe.name!r} for {type(ann).__name__}:\n{listed}"
         )
     if not any(isinstance(module, Timed) for module in body.modules()):
         raise UnsupportedError(f"convert: {type(ann).__name__} has no activation that could become a layer of neurons")

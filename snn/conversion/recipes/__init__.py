@@ -35,6 +35,8 @@ RECIPES: dict[str, type[Recipe]] = {
     "cnn-morph": CNNMorph,
     "rnn-morph": RNNMorph,
 }
+for _name, _recipe in RECIPES.items():
+    _recipe.name = _name
 
 
 def make_recipe(name: str, options: Mapping[str, Any]) -> Recipe:
@@ -49,8 +51,5 @@ def make_recipe(name: str, options: Mapping[str, Any]) -> Recipe:
     accepted = inspect.signature(RECIPES[name]).parameters
     for option in options:
         if option not in accepted:
-            raise TypeError(
-                f"convert: recipe {name!r} has no option {option!r}{closest(option, accepted)}; "
-                f"accepted: {', '.join(accepted) or 'none'}"
-            )
+            raise TypeError(f"convert: recipe {name!r} has no option {option!r}{closest(option, accepted)}")
     return RECIPES[name](**options)
