@@ -27,6 +27,13 @@ class Fire(sympy.Function):
         return SLOPE(self.args[0])
 
 
+class Held(sympy.Function):
+    """A value through which no gradient passes."""
+
+    def fdiff(self, argindex: int = 1) -> sympy.Expr:
+        return sympy.Integer(0)
+
+
 def as_sympy(roots: list[Node]) -> dict[Node, sympy.Expr]:
     made: dict[Node, sympy.Expr] = {}
     for node in in_order(roots):
@@ -49,6 +56,7 @@ def as_sympy(roots: list[Node]) -> dict[Node, sympy.Expr]:
                 "sqrt": lambda a=a: sympy.sqrt(a[0]),
                 "min": lambda a=a: sympy.Min(a[0], a[1]),
                 "max": lambda a=a: sympy.Max(a[0], a[1]),
+                "detach": lambda a=a: Held(a[0]),
                 "spike": lambda a=a: Fire(a[0]),
                 "slope": lambda a=a: SLOPE(a[0]),
                 "select": lambda a=a: a[0] * a[1] + (1 - a[0]) * a[2],
@@ -65,7 +73,10 @@ def as_sympy(roots: list[Node]) -> dict[Node, sympy.Expr]:
 def value(expression: sympy.Expr, at: dict[str, float]) -> float:
     numbers = {symbol: at[symbol.name] for symbol in expression.free_symbols}
     replaced = (
-        expression.subs(numbers).replace(SLOPE, lambda u: 1 / (1 + u**2)).replace(Fire, lambda u: sympy.Heaviside(u, 1))
+        expression.subs(numbers)
+        .replace(Held, lambda u: u)
+        .replace(SLOPE, lambda u: 1 / (1 + u**2))
+        .replace(Fire, lambda u: sympy.Heaviside(u, 1))
     )
     return float(replaced)
 

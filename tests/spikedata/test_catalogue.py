@@ -21,6 +21,7 @@ NOT_DATA_SETS = {
     "errors",
     "extras",
     "root",
+    "saccades",
     "spoken",
 }
 
