@@ -39,7 +39,7 @@ class LTB(Recipe):
     Source: Bu, Li and Yu, CVPR 2025 (arXiv 2409.03368).
     """
 
-    passes: int = 4
+    passes: int = 2
     start: float = 0.5
     max_pool: MaxPool = "exact"
     delay: int | Literal["auto"] = 0
