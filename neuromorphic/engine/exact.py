@@ -132,6 +132,9 @@ class _Neuron:
         return found
 
 
+_Event = tuple[float, int, int, int, float, int]  # time, kind, sequence, neuron, weight, receptor or version
+
+
 def simulate_exact(
     parameters: ExactLIF,
     n: int,
@@ -162,9 +165,7 @@ def simulate_exact(
     edges = np.searchsorted(pre[order], np.arange(n + 1))
     start = np.broadcast_to(parameters.e_l_mv if v0_mv is None else v0_mv, (n,))
     neurons = [_Neuron(parameters, float(v)) for v in start]
-    queue: list[
-        tuple[float, int, int, int, float, int]
-    ] = []  # time, kind, sequence, neuron, weight, receptor or version
+    queue: list[_Event] = []
     sequence = 0
     for t, i, w in zip(*(np.asarray(a).tolist() for a in inputs), strict=True):
         queue.append((t, 0, sequence, int(i), w, int(two and w < 0)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from spikingjelly.activation_based.base import MemoryModule
@@ -160,22 +160,28 @@ def _run(layer: Any, x: torch.Tensor, state: Any, sequence: Any) -> Any:
 class _DelayedConv(MemoryModule):
     """Shared body of the convolutions; `spatial` is the number of spatial dimensions."""
 
+    spatial: ClassVar[int]
+
     def __init__(
         self,
-        spatial: int,
-        channels: tuple[int, int],
-        sizes: tuple[Any, Any, Any],
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
         max_delay: int,
-        kind: Kind,
-        kernel: Kernel,
-        bias: bool,
-        step_mode: str,
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 0,
+        *,
+        kind: Kind = "synaptic",
+        kernel: Kernel = "gaussian",
+        bias: bool = False,
+        step_mode: str = "m",
     ) -> None:
         super().__init__()
         _check_kind(type(self).__name__, kind)
-        self.in_channels, self.out_channels = channels
-        self.kernel_size, self.stride, self.padding = (_as_tuple(size, spatial) for size in sizes)
-        self.max_delay, self.kind, self.spatial = max_delay, kind, spatial
+        self.in_channels, self.out_channels = in_channels, out_channels
+        sizes = (kernel_size, stride, padding)
+        self.kernel_size, self.stride, self.padding = (_as_tuple(size, self.spatial) for size in sizes)
+        self.max_delay, self.kind = max_delay, kind
         shape = (self.out_channels, self.in_channels, *self.kernel_size)
         bound = math.sqrt(6.0 / math.prod(shape[1:]))
         self.weight = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
@@ -271,22 +277,7 @@ class DelayedConv1d(_DelayedConv):
     Input: [T, B, in_channels, L] ("m") or [B, in_channels, L] ("s").
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | Sequence[int],
-        max_delay: int,
-        stride: int | Sequence[int] = 1,
-        padding: int | Sequence[int] = 0,
-        *,
-        kind: Kind = "synaptic",
-        kernel: Kernel = "gaussian",
-        bias: bool = False,
-        step_mode: str = "m",
-    ) -> None:
-        sizes = (kernel_size, stride, padding)
-        super().__init__(1, (in_channels, out_channels), sizes, max_delay, kind, kernel, bias, step_mode)
+    spatial = 1
 
 
 class DelayedConv2d(_DelayedConv):
@@ -295,19 +286,4 @@ class DelayedConv2d(_DelayedConv):
     As `DelayedConv1d`; an input of [T, B, in_channels, H, W] ("m") or [B, in_channels, H, W] ("s").
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | Sequence[int],
-        max_delay: int,
-        stride: int | Sequence[int] = 1,
-        padding: int | Sequence[int] = 0,
-        *,
-        kind: Kind = "synaptic",
-        kernel: Kernel = "gaussian",
-        bias: bool = False,
-        step_mode: str = "m",
-    ) -> None:
-        sizes = (kernel_size, stride, padding)
-        super().__init__(2, (in_channels, out_channels), sizes, max_delay, kind, kernel, bias, step_mode)
+    spatial = 2
