@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from closeness import assert_close
 from members import NEURONS, SURROGATES, Member
 from spikingjelly.activation_based import surrogate as sj
 
@@ -19,14 +20,6 @@ from snn.kernels import cpu, source_cache
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 by_name = pytest.mark.parametrize("member", NEURONS, ids=lambda member: member.name)
-
-
-def assert_close(ours: torch.Tensor, reference: torch.Tensor, tolerance: float) -> None:
-    scale = reference.abs().max().clamp(min=1e-12)
-    if reference.dim() == 0:
-        tolerance *= 10  # a gradient of one parameter: a sum over all neurons and steps that nearly cancels
-    assert ours.shape == reference.shape
-    assert ((ours - reference).abs().max() / scale).item() <= tolerance
 
 
 def assert_kernel_equals_reference(member: Member, x: torch.Tensor, **arguments: Any) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from closeness import assert_close
 from members import NEURONS, SURROGATES, Member
 from spikingjelly.activation_based import surrogate as sj
 
@@ -42,14 +43,6 @@ def _interpreter() -> Iterator[None]:
         if DEVICE == "cpu":
             patch.setenv("TRITON_INTERPRET", "1")
         yield
-
-
-def assert_close(ours: torch.Tensor, reference: torch.Tensor, tolerance: float) -> None:
-    scale = reference.abs().max().clamp(min=1e-12)
-    if reference.dim() == 0:
-        tolerance *= 10  # a gradient of one parameter: a sum over all neurons and steps that nearly cancels
-    assert ours.shape == reference.shape
-    assert ((ours - reference).abs().max() / scale).item() <= tolerance
 
 
 def call_of(layer: snn.Neuron, x: torch.Tensor, start: dict[str, Any] | None = None, *recorded: str) -> NeuronCall:
