@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from closeness import assert_close
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from closeness import assert_close
 from members import NEURONS, SURROGATES, Member
 from spikingjelly.activation_based import surrogate as sj
 
