@@ -1,6 +1,6 @@
 """Makes a QCFS network from a trained ReLU network: thresholds from data, then a few epochs of fine-tuning.
 
-python scripts/bench/conversion_sources.py RELU_RUN --run-dir DIR [--levels 8] [--epochs 2] [--lr 0.02] [--bf16]
+python scripts/bench/conversion_sources.py RELU_RUN --run-dir DIR [--levels 4] [--epochs 2] [--lr 0.02] [--dither] [--bf16]
 
 RELU_RUN is a run folder of a network of `snn.models`, such as the recipe cifar10_ann writes. The new folder holds the same
 network with QCFS activations, which `convert` and scripts/bench/conversion.py take.
@@ -37,7 +37,7 @@ PERCENTILE = 0.999
 def main() -> None:
     given = _arguments()
     source = source_of_run(given.relu)
-    choice = {**source.choice, "neuron": {"class": "QCFS", "levels": given.levels}}
+    choice = {**source.choice, "neuron": {"class": "QCFS", "levels": given.levels, "dither": given.dither}}
     made = build_network(choice, source.splits.input_shape, source.splits.class_count)
     plain = plain_network(made)
     missing, unexpected = plain.load_state_dict(source.network.state_dict(), strict=False)
@@ -57,9 +57,10 @@ def _arguments() -> argparse.Namespace:
     out = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     out.add_argument("relu", metavar="RELU_RUN")
     out.add_argument("--run-dir", type=Path, required=True)
-    out.add_argument("--levels", type=int, default=8)
+    out.add_argument("--levels", type=int, default=4)
     out.add_argument("--epochs", type=int, default=2)
     out.add_argument("--lr", type=float, default=0.02)
+    out.add_argument("--dither", action="store_true", help="draw the shift of each sample and channel in training")
     out.add_argument("--bf16", action="store_true", help="train in bfloat16 where the processor is fast at it")
     return out.parse_args()
 

@@ -30,7 +30,7 @@ def step_counts(
 
 
 class _Quantise(torch.autograd.Function):
-    """step * step_counts(u, step, lo, hi), with the straight-through gradients of clip, then floor.
+    """step * step_counts(u, step, lo, hi, start), with the straight-through gradients of clip, then floor.
 
     With position = u / step, d/du is 1 and d/dstep is count - position where `first < position < last`; outside d/du is
     0 and d/dstep the bound. The gradient of step is multiplied by `gain`.
@@ -38,28 +38,35 @@ class _Quantise(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        u: torch.Tensor, step: torch.Tensor, lo: int, hi: int, first: float, last: float, gain: float
+        u: torch.Tensor,
+        step: torch.Tensor,
+        start: torch.Tensor,
+        lo: int,
+        hi: int,
+        first: float,
+        last: float,
+        gain: float,
     ) -> torch.Tensor:
-        return step_counts(u, step, lo, hi).mul_(step)
+        return step_counts(u, step, lo, hi, start).mul_(step)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        u, step, *ctx.numbers = inputs
-        ctx.save_for_backward(u, step)
+        u, step, start, *ctx.numbers = inputs
+        ctx.save_for_backward(u, step, start)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        u, step = ctx.saved_tensors
+        u, step, start = ctx.saved_tensors
         lo, hi, first, last, gain = ctx.numbers
         position = u / step
         inside = (position > first) & (position < last)
         to_u = gradient * inside if ctx.needs_input_grad[0] else None
         to_step = None
         if ctx.needs_input_grad[1]:
-            slope = torch.where(inside, torch.floor(position + 0.5).clamp_(lo, hi) - position, lo)
+            slope = torch.where(inside, torch.floor(position + start).clamp_(lo, hi) - position, lo)
             slope = torch.where(position >= last, hi, slope)
             to_step = (gradient * slope).sum_to_size(step.shape) * gain
-        return to_u, to_step, None, None, None, None, None
+        return to_u, to_step, None, None, None, None, None, None
 
 
 class QCFS(nn.Module):
@@ -70,26 +77,36 @@ class QCFS(nn.Module):
     Gradients (the clip comes first, the floor passes them): dh/dx = 1 for 0 < x < threshold, else 0;
     dh/dthreshold = (h - x) / threshold for 0 < x < threshold, 1 above, 0 below.
 
+    With `dither` the shift of 1/2 becomes, in training, a number from [0, 1) that is drawn anew for every sample and
+    channel. The mean over the draws is max(0, min(x, threshold)) itself, and all neurons of a channel err alike. So the
+    network learns to live with the two things that set the spiking network apart from it: other numbers of steps than
+    L, and neurons with equal input that fire in the same steps.
+
     Args:
         levels: number of steps L between 0 and the threshold, >= 1.
         init: first value of the threshold, > 0, in the unit of x.
+        dither: whether training draws the shift.
     Attributes:
         threshold: the learnable scalar lambda.
-    Input: x of any shape, floating point. Returns: h of the same shape.
+    Input: x of any shape, floating point; with `dither` in training [B, C, ...] or [B]. Returns: h of the same shape.
     Raises: ValueError for levels < 1 or init <= 0.
     Source: Bu et al., Optimal ANN-SNN Conversion for High-accuracy and Ultra-low-latency SNNs, ICLR 2022, with the
-        order of clip and floor of the authors' later code, whose gradients do not depend on the release of torch.
+        order of clip and floor of the authors' later code, whose gradients do not depend on the release of torch. The
+        dither is ours.
 
     >>> QCFS(levels=4, init=1.0)(torch.tensor([-0.2, 0.05, 0.3, 0.6, 1.4])).tolist()
     [0.0, 0.0, 0.25, 0.5, 1.0]
     """
 
-    def __init__(self, levels: int, init: float = 8.0) -> None:
+    def __init__(self, levels: int, init: float = 8.0, dither: bool = False) -> None:
         super().__init__()
         if levels < 1:
             raise ValueError(f"QCFS: levels must be at least 1, got {levels}")
         require_above("QCFS", "init", init, 0.0)
+        if not isinstance(dither, bool):
+            raise TypeError(f"QCFS: dither must be True or False, got {dither!r}")
         self.levels = levels
+        self.dither = dither
         self.threshold = nn.Parameter(torch.tensor(float(init)))
 
     @property
@@ -108,11 +125,14 @@ class QCFS(nn.Module):
         return self.levels
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        h: torch.Tensor = _Quantise.apply(x, self.step, 0, self.levels, 0.0, float(self.levels), 1.0)
+        start = x.new_full((), 0.5)
+        if self.dither and self.training:
+            start = torch.rand(x.shape[:2] + (1,) * (x.dim() - 2), dtype=x.dtype, device=x.device)
+        h: torch.Tensor = _Quantise.apply(x, self.step, start, 0, self.levels, 0.0, float(self.levels), 1.0)
         return h
 
     def extra_repr(self) -> str:
-        return f"levels={self.levels}"
+        return f"levels={self.levels}{', dither' if self.dither else ''}"
 
 
 _STEP_IS_SET: Final = "step_is_set"
@@ -188,7 +208,8 @@ class QuantAct(nn.Module):
         self._check_channels(u)
         shared = u.numel() // self.step.numel()
         gain = 1.0 / math.sqrt(self.hi * shared) if shared else 0.0
-        q: torch.Tensor = _Quantise.apply(u, self.step, self.lo, self.hi, self.lo - 0.5, self.hi + 0.5, gain)
+        half = u.new_full((), 0.5)
+        q: torch.Tensor = _Quantise.apply(u, self.step, half, self.lo, self.hi, self.lo - 0.5, self.hi + 0.5, gain)
         return q
 
     def init_step(self, u: torch.Tensor) -> None:

@@ -53,6 +53,49 @@ def test_qcfs_equals_clip_then_floor_in_plain_torch() -> None:
         assert torch.allclose(ours, theirs, atol=1e-10)
 
 
+def test_dithered_qcfs_has_the_clipped_input_as_its_mean_and_equal_shifts_within_a_channel() -> None:
+    torch.manual_seed(0)
+    x = torch.tensor([-0.2, 0.05, 0.3, 0.6, 0.99, 1.4], dtype=torch.float64).view(1, 1, 6, 1).expand(4000, 2, 6, 3)
+    h = QCFS(levels=4, init=1.0, dither=True).double().train()(x)
+    assert torch.equal(h, h[..., :1].expand_as(h))
+    assert not torch.equal(h[:, 0], h[:, 1])
+    assert bool(((h * 4) % 1 == 0).all())
+    assert torch.allclose(h.mean((0, 1, 3)), x[0, 0, :, 0].clamp(0, 1), atol=5 * 0.125 / 8000**0.5)
+
+
+def test_dither_is_off_in_evaluation_and_follows_the_seed() -> None:
+    x = torch.randn(50, 8, 3)
+    activation = QCFS(levels=4, init=1.5, dither=True)
+    plain = QCFS(levels=4, init=1.5)
+    assert torch.equal(activation.eval()(x), plain(x))
+    activation.train()
+    drawn = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        drawn.append(activation(x))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert activation.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_dithered_gradients_are_straight_through() -> None:
+    x = torch.randn(300, 2, dtype=torch.float64)
+    activation = QCFS(levels=4, init=1.0, dither=True).double().train()
+    torch.manual_seed(0)
+    h = activation(x).detach()
+    torch.manual_seed(0)
+    by_x, by_threshold = gradients(activation, x, activation.threshold)
+    inside = (x > 0) & (x < 1)
+    assert torch.equal(by_x, inside.double())
+    slopes = torch.where(inside, h - x, (x >= 1).double())
+    assert by_threshold.item() == pytest.approx(slopes.sum().item(), abs=1e-9)
+
+
+def test_dither_must_be_a_truth_value() -> None:
+    with pytest.raises(TypeError, match="dither must be True or False, got 'yes'"):
+        QCFS(4, dither="yes")  # type: ignore[arg-type]
+
+
 def test_gradient_of_the_step_by_hand() -> None:
     """u = 0.3, step = 0.25, hi = 7: count 1, position 1.2."""
     activation = QuantAct(levels=8, step=0.25).double()
