@@ -26,35 +26,6 @@ def is_max_pool(module: nn.Module) -> bool:
     return isinstance(module, _MAX_POOLS)
 
 
-class CumulativeMaxPool(Timed):
-    """Passes on how much the maximum of the sums so far has grown: what it has sent sums up to the maximum of the sums.
-
-    For spikes and windows that do not overlap this is the lateral-inhibition pooling of Li and Zeng (IJCAI 2022).
-
-    Args:
-        pool: the maximum pooling of one step.
-    """
-
-    def __init__(self, pool: nn.Module) -> None:
-        super().__init__()
-        self.pool = pool
-        self._sum: torch.Tensor | None = None
-        self._sent: torch.Tensor | None = None
-
-    def sequence(self, *x: torch.Tensor) -> torch.Tensor:
-        (steps,) = x
-        sums = steps.cumsum(0)
-        if self._sum is not None:
-            sums = sums + self._sum
-        largest = self.pool(sums.flatten(0, 1)).unflatten(0, steps.shape[:2])
-        before = torch.zeros_like(largest[:1]) if self._sent is None else self._sent.unsqueeze(0)
-        self._sum, self._sent = sums[-1], largest[-1]
-        return largest - torch.cat([before, largest[:-1]])
-
-    def reset(self) -> None:
-        self._sum = self._sent = None
-
-
 class GatedMaxPool(Timed):
     """Passes on what the input with the largest sum so far sends in this step (snn_toolbox calls it fir_max).
 

@@ -11,7 +11,7 @@ from snn.conversion.functions import ADDITIVE, LINEAR
 from snn.conversion.layers import SpikingLayer, Timed
 from snn.conversion.network import ConvertedNetwork
 from snn.conversion.recipe import Recipe, is_affine, unsupported
-from snn.conversion.source import Problem, Source, call_name, function_name, node_kinds, problem, source_network
+from snn.conversion.source import Problem, call_name, function_name, node_kinds, problem, source_network
 from snn.conversion.visits import put_layer
 from snn.errors import UnsupportedError
 
@@ -39,7 +39,7 @@ def build(ann: nn.Module, recipe: Recipe, T: int) -> ConvertedNetwork:
     if not any(isinstance(module, Timed) for module in body.modules()):
         raise UnsupportedError(f"convert: {type(ann).__name__} has no activation that could become a layer of neurons")
     body.recompile()
-    network = ConvertedNetwork(source.network, body, recipe.coding, T, _notes(source), recipe.preparation(T))
+    network = ConvertedNetwork(source.network, body, recipe.coding, T, source.notes, recipe.preparation(T))
     return network.eval()
 
 
@@ -47,10 +47,6 @@ def _sharing_copy(network: fx.GraphModule) -> fx.GraphModule:
     """A copy over the same weights, so that a saved network holds them once."""
     tensors = [*network.parameters(), *network.buffers()]
     return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
-
-
-def _notes(source: Source) -> list[str]:
-    return list(source.notes)
 
 
 def _replace(body: fx.GraphModule, recipe: Recipe) -> list[Problem]:

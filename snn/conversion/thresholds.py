@@ -24,8 +24,8 @@ class Statistic(ABC):
     """Takes the activations of one layer, batch by batch."""
 
     @abstractmethod
-    def add(self, rows: torch.Tensor) -> None:
-        """Takes activations [R, n]: a row per threshold."""
+    def add(self, rows: torch.Tensor, samples: int) -> None:
+        """Takes activations [R, n] of so many samples: a row per threshold."""
 
     @abstractmethod
     def value(self) -> torch.Tensor:
@@ -38,7 +38,7 @@ class Greatest(Statistic):
     def __init__(self) -> None:
         self._value: torch.Tensor | None = None
 
-    def add(self, rows: torch.Tensor) -> None:
+    def add(self, rows: torch.Tensor, samples: int) -> None:
         most = rows.amax(1).double()
         self._value = most if self._value is None else torch.maximum(self._value, most)
 
@@ -66,8 +66,7 @@ class Percentile(Statistic):
         self._positive: torch.Tensor | None = None
         self._kept: torch.Tensor | None = None
 
-    def add_samples(self, rows: torch.Tensor, samples: int) -> None:
-        """As `add`, for activations of so many samples."""
+    def add(self, rows: torch.Tensor, samples: int) -> None:
         whole = rows.shape[1] // samples * self._samples
         wanted = min(whole, math.ceil(self._above * whole) + 2)
         kept = rows.topk(min(wanted, rows.shape[1]), dim=1, sorted=False).values
@@ -79,9 +78,6 @@ class Percentile(Statistic):
         self._seen += rows.shape[1]
         positive = (rows > 0).sum(1)
         self._positive = positive if self._positive is None else self._positive + positive
-
-    def add(self, rows: torch.Tensor) -> None:
-        self.add_samples(rows, 1)
 
     def value(self) -> torch.Tensor:
         assert self._kept is not None
@@ -113,7 +109,7 @@ class LeastSquares(Statistic):
         self._bins = LAYER_BINS if len(greatest) == 1 else CHANNEL_BINS
         self._sums = torch.zeros(3, len(greatest) * self._bins, dtype=torch.float64, device=greatest.device)
 
-    def add(self, rows: torch.Tensor) -> None:
+    def add(self, rows: torch.Tensor, samples: int) -> None:
         scale = torch.where(self._greatest > 0, self._bins / self._greatest, 0.0)
         row, place = (rows > 0).nonzero(as_tuple=True)
         values = rows[row, place].double()
@@ -185,11 +181,7 @@ class _Gathering:
             self.statistics[name] = self._make(name)
             self.dims[name] = activations.dim()
             self.like[name] = activations.new_empty(())
-        rows, statistic = rows_of(activations, self._channelwise), self.statistics[name]
-        if isinstance(statistic, Percentile):
-            statistic.add_samples(rows, len(activations))
-        else:
-            statistic.add(rows)
+        self.statistics[name].add(rows_of(activations, self._channelwise), len(activations))
 
 
 def data_thresholds(

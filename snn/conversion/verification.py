@@ -13,7 +13,6 @@ from torch import fx, nn
 from snn.conversion.activations import QuantAct, step_counts
 from snn.conversion.layers import SpikingLayer, Timed
 from snn.conversion.network import ConvertedNetwork
-from snn.conversion.pooling import CumulativeMaxPool
 from snn.conversion.quantised_recurrent import spike_unit
 from snn.conversion.recurrent import SpikingRecurrent, inner_steps
 from snn.conversion.temporal_difference import (
@@ -28,7 +27,6 @@ from snn.neurons.tracer import bipolar_with_tracer, settled_after, unsettled_ste
 
 _EXACT_AT_ONCE = (
     TemporalDifference,
-    CumulativeMaxPool,
     DeltaProduct,
     SpikingAttention,
     SpikingMultiheadAttention,

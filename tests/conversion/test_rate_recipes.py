@@ -16,8 +16,9 @@ from snn.conversion import RECIPES
 from snn.conversion.activations import QCFS, QuantAct
 from snn.conversion.layers import SpikingLayer
 from snn.conversion.neurons import soft_reset_if
-from snn.conversion.pooling import CumulativeMaxPool, GatedMaxPool
+from snn.conversion.pooling import GatedMaxPool
 from snn.conversion.recipes.residual import shifted_start
+from snn.conversion.temporal_difference import TemporalDifference
 
 DOUBLE = torch.float64
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -191,7 +192,7 @@ def test_cos_brings_late_neurons_to_the_right_count() -> None:
 
 def test_max_pool_known_answer() -> None:
     streams = torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 1.0, 0.0]]).t().reshape(4, 1, 1, 2)
-    pool = CumulativeMaxPool(nn.MaxPool1d(2))
+    pool = TemporalDifference(nn.MaxPool1d(2))
     assert pool.sequence(streams).flatten().tolist() == [1, 0, 1, 0]
     pool.reset()
     assert [pool.sequence(step.unsqueeze(0)).item() for step in streams] == [1, 0, 1, 0]
@@ -213,7 +214,7 @@ def test_gated_pooling_passes_the_leader() -> None:
 @pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.MaxPool2d(3, 2, 1), nn.AdaptiveMaxPool2d(2)])
 def test_sums_of_exact_pooling_are_maxima_of_sums(pool: nn.Module) -> None:
     x = images(6, 2, 3, 6, 6, dtype=DOUBLE)
-    sent = CumulativeMaxPool(pool).sequence(x)
+    sent = TemporalDifference(pool).sequence(x)
     for step in range(6):
         torch.testing.assert_close(sent[: step + 1].sum(0), pool(x[: step + 1].sum(0)))
 

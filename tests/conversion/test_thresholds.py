@@ -70,7 +70,7 @@ def test_percentile_equals_numpy(values: list[float], percent: float, parts: int
     row = row[: len(row) // parts * parts]
     statistic = Percentile(percent, len(row))
     for part in row.chunk(parts):
-        statistic.add_samples(part.view(1, -1), len(part))
+        statistic.add(part.view(1, -1), len(part))
     assert statistic.value().item() == pytest.approx(np.percentile(row.numpy(), percent), rel=1e-9, abs=1e-12)
 
 
@@ -94,8 +94,8 @@ def test_least_squares_equals_a_search_over_all_activations(channelwise: bool, s
 def test_least_squares_of_bursts_prefers_smaller_spikes() -> None:
     rows_ = torch.rand(1, 5000, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
     one, five = (LeastSquares(rows_.amax(1), 4, 0.5, highest) for highest in (1, 5))
-    one.add(rows_)
-    five.add(rows_)
+    one.add(rows_, len(rows_[0]))
+    five.add(rows_, len(rows_[0]))
     assert five.value().item() < 0.5 * one.value().item()
 
 

@@ -15,8 +15,9 @@ from snn.conversion.activations import QCFS
 from snn.conversion.delay import firing_delay
 from snn.conversion.layers import SpikingLayer
 from snn.conversion.network import ConvertedNetwork
-from snn.conversion.pooling import CumulativeMaxPool, GatedMaxPool, average_pool, is_max_pool
+from snn.conversion.pooling import GatedMaxPool, average_pool, is_max_pool
 from snn.conversion.recipe import Recipe, is_affine, unsupported, upper_bound
+from snn.conversion.temporal_difference import TemporalDifference, check_function
 from snn.conversion.thresholds import data_thresholds
 from snn.conversion.weight_bounds import weight_thresholds
 
@@ -150,7 +151,8 @@ def replaced_pool_or_affine(module: nn.Module, max_pool: MaxPool) -> nn.Module |
     if is_max_pool(module):
         if max_pool == "average":
             return average_pool(module)
-        return CumulativeMaxPool(module) if max_pool == "exact" else GatedMaxPool(module)
+        check_function(module)
+        return TemporalDifference(module) if max_pool == "exact" else GatedMaxPool(module)
     if is_affine(module):
         return None
     raise unsupported(module)
