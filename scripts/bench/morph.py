@@ -112,9 +112,9 @@ def last_run(network: Any) -> SequenceRun:
 
 
 def compare(net: nn.Module, x: torch.Tensor, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every wiring on the same images: errors, steps and events."""
+    """Each wiring on the same images: errors, steps and events."""
     found = []
-    for wiring in WIRINGS:
+    for wiring in options.wirings:
         network = snn.convert(net, "rnn-morph", T=256, wiring=wiring).snn
         entry: dict[str, Any] = {"wiring": wiring, "guarantee": str(exactness(network)), "images": len(x)}
         start = time.perf_counter()
@@ -134,7 +134,7 @@ def compare(net: nn.Module, x: torch.Tensor, options: argparse.Namespace) -> lis
 
 
 def compare_recurrent(net: nn.Module, options: argparse.Namespace) -> dict[str, Any]:
-    """RNN-Morph of the trained and rounded network in every wiring."""
+    """RNN-Morph of the trained and rounded network in each wiring."""
     make_dyadic(net, options.bits)
     x, y = images("test", options.test, options.first)
     result: dict[str, Any] = {"quantised_accuracy": accuracy(net, x, y)}
@@ -201,6 +201,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--bits", type=int, default=12, help="binary places of the rounded weights")
+    parser.add_argument("--wirings", nargs="*", choices=WIRINGS, default=list(WIRINGS))
     parser.add_argument("--cut", type=int, nargs="*", default=[1, 2, 4, 8, 12, 16], help="inner steps to cut at")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the results to this file")
