@@ -55,6 +55,8 @@ def take_attention_outputs(network: fx.GraphModule) -> list[tuple[str, str, str]
     for node in list(network.graph.nodes):
         if not _calls(network, node, nn.MultiheadAttention):
             continue
+        for user in [user for user in node.users if not user.users and user.target is operator.getitem]:
+            network.graph.erase_node(user)  # output, _ = attention(...)
         reason = _attention_problem(node)
         if reason:
             problems.append((str(node.target), node.meta.get("where", ""), reason))

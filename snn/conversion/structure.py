@@ -29,7 +29,8 @@ def build(ann: nn.Module, recipe: Recipe, T: int) -> ConvertedNetwork:
         raise ValueError(f"T must be a positive whole number of steps, got {T!r}")
     source = source_network(ann)
     body = _sharing_copy(source.network)
-    problems = source.problems + _replace(body, recipe)
+    named = {found.layer for found in source.problems}
+    problems = source.problems + [found for found in _replace(body, recipe) if found.layer not in named]
     if problems:
         listed = "\n".join(f"  {item}" for item in problems)
         count = "1 layer stands" if len(problems) == 1 else f"{len(problems)} layers stand"

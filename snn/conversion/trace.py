@@ -14,10 +14,11 @@ from torch import fx, nn
 from torch.nn.utils import parametrize
 
 import snn
+from snn.conversion.encoder_layers import Encoder, EncoderLayer, traceable
 from snn.errors import UnsupportedError
 
 _LIBRARIES = (Path(torch.__file__).parent, Path(snn.__file__).parent)
-_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_FOLLOWED = (nn.Sequential, nn.ModuleList, nn.ModuleDict, Encoder, EncoderLayer)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
@@ -25,8 +26,8 @@ def trace_network(ann: nn.Module) -> fx.GraphModule:
     """The calls of a network in evaluation, as a graph over a copy of it.
 
     Layers of torch, and classes derived from them that leave `forward` as it is, stay whole; all other modules are
-    followed into. Each node's `meta` has "path", the dotted name of the module whose code makes the call, and "where",
-    the file and line of that code ("" where only library code makes it).
+    followed into, and so are torch's transformer encoders. Each node's `meta` has "path", the dotted name of the module
+    whose code makes the call, and "where", the file and line of that code ("" where only library code makes it).
 
     Raises:
         TypeError: `ann` is no module.
@@ -37,6 +38,7 @@ def trace_network(ann: nn.Module) -> fx.GraphModule:
         raise TypeError(f"convert: ann must be a torch.nn.Module, got a {type(ann).__name__}")
     network = copy.deepcopy(_unwrapped(ann)).eval().requires_grad_(False)
     _make_plain(network)
+    network = traceable(network)
     tracer = _Tracer()
     try:
         graph = tracer.trace(network, concrete_args=_defaults(network))
@@ -69,7 +71,7 @@ class _Tracer(fx.Tracer):
         self.record_stack_traces = False
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, _CONTAINERS):
+        if isinstance(m, _FOLLOWED):
             return False
         forward = inspect.getmodule(type(m).forward)
         inner = inspect.getmodule(getattr(type(m), "_conv_forward", type(m).forward))

@@ -157,6 +157,43 @@ def test_transformer_block_by_temporal_differences() -> None:
     assert torch.allclose(total.softmax(-1), block(x), atol=1e-12)
 
 
+class Unpacking(nn.Module):
+    def __init__(self, use_weights: bool) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.readout = nn.Linear(8, 3)
+        self.use_weights = use_weights
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y, weights = self.attention(x, x, x)
+        return self.readout(y.mean(1)) + (weights.mean() if self.use_weights else 0.0)
+
+
+def test_attention_may_be_unpacked_but_its_weights_not_used() -> None:
+    net, x = Unpacking(False).double().eval(), torch.randn(3, 5, 8, dtype=torch.float64)
+    assert torch.allclose(snn.convert(net, "td", x, T=4).snn(x), net(x), atol=1e-14)
+    with pytest.raises(snn.UnsupportedError) as caught:
+        snn.convert(Unpacking(True).double(), "td", x, T=4)
+    assert str(caught.value).count("'attention'") == 1
+    assert "only the output of MultiheadAttention can be converted" in str(caught.value)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", nn.SiLU()])
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_torchs_transformer_encoder_by_temporal_differences(norm_first: bool, activation: Any) -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(12, 3, 20, 0.1, activation, batch_first=True, norm_first=norm_first)
+    norm = nn.LayerNorm(12) if norm_first else None
+    encoder = nn.TransformerEncoder(layer, 2, norm, enable_nested_tensor=False)
+    net = nn.Sequential(nn.Linear(6, 12), encoder, nn.Flatten(), nn.Linear(84, 4)).double()
+    x = torch.randn(5, 7, 6, dtype=torch.float64)
+    converted = snn.convert(net, "td", x, T=4).snn
+    assert torch.allclose(converted(x), net.eval()(x), atol=1e-13)
+    assert "1.layers.0.self_attn" in dict(converted.body.named_modules())
+    single = snn.convert(layer.double(), "td", x.repeat(1, 1, 2), T=2).snn
+    assert torch.allclose(single(x.repeat(1, 1, 2)), layer.eval()(x.repeat(1, 1, 2)), atol=1e-13)
+
+
 def test_encoded_operators_send_whole_numbers_and_come_closer_with_levels() -> None:
     torch.manual_seed(0)
     block = Block().double().eval()
