@@ -14,6 +14,7 @@ from torch import fx, nn
 
 from snn.conversion.execution import Execution
 from snn.conversion.layers import LayerRecord, SpikingLayer, Timed
+from snn.conversion.recurrent import SpikingRecurrent
 from snn.errors import ShapeError
 
 Coding = Literal["rate", "sum"]
@@ -84,6 +85,11 @@ class ConvertedNetwork(nn.Module):
         """The spiking layers in the order of the network, by the name of the activation that each stands for."""
         called = (self._execution.layer(node) for node in self._execution.order)
         return {layer.name: layer for layer in called if isinstance(layer, SpikingLayer)}
+
+    def recurrent(self) -> dict[str, SpikingRecurrent]:
+        """The recurrent layers in the order of the network, by the name of the layer that each stands for."""
+        called = (self._execution.layer(node) for node in self._execution.order)
+        return {layer.name: layer for layer in called if isinstance(layer, SpikingRecurrent)}
 
     def timed(self) -> list[Timed]:
         """All layers with a memory."""
