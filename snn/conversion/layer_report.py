@@ -8,10 +8,9 @@ from typing import Any, Protocol
 import torch
 
 from snn.conversion.error_split import Coding, ErrorSplit, SpikingResponse, error_split
+from snn.conversion.output_pairs import OutputPairs
 
 TERMS = ("clipping", "quantisation", "unevenness", "propagated")
-SHOWN_POINTS = 1500
-"""Most pairs of a layer that a report keeps for its scatter plot."""
 
 
 class Layer(Protocol):
@@ -93,6 +92,13 @@ class LayerReport:
         """The same as plain values."""
         return asdict(self)
 
+    def difference_in_words(self) -> str | None:
+        """The first difference, or None."""
+        if self.first_difference is None:
+            return None
+        image, neuron, activation, output = self.first_difference
+        return f"{self.name}: neuron {neuron}, image {image}: {activation:.6g} became {output:.6g}"
+
 
 class LayerSums:
     """Running sums of one layer over batches.
@@ -108,7 +114,7 @@ class LayerSums:
         self.sums: dict[str, float] = {}
         self.charge = 0.0
         self.first_difference: tuple[int, int, float, float] | None = None
-        self.points = torch.zeros(0, 2)
+        self.pairs = OutputPairs()
         self._spoke = torch.zeros(0, dtype=torch.bool)
         self._active = torch.zeros(0, dtype=torch.bool)
         self._thresholds = (0.0, 0.0)
@@ -135,7 +141,7 @@ class LayerSums:
         )
         split = error_split(z, a, input_sum, output_sum, response)
         output = output_sum / response.divisor
-        self._add_values(a, output)
+        self.pairs.add(a, output)
         self._add_errors(split, a, output, theta)
         counts = (output_sum / theta).round()
         inside = (counts > lowest) & (counts < highest)
@@ -159,16 +165,6 @@ class LayerSums:
         self._thresholds = (float(theta.min()), float(theta.max()))
         self.neurons = a[0].numel()
         self.images += len(a)
-
-    def _add_values(self, a: torch.Tensor, output: torch.Tensor) -> None:
-        for key, value in (("a", a), ("y", output), ("aa", a * a), ("yy", output * output), ("ay", a * output)):
-            self.sums[key] = self.sums.get(key, 0.0) + float(value.sum())
-        room = SHOWN_POINTS - len(self.points)
-        if room > 0:
-            pairs = torch.stack([a.flatten(), output.flatten()], 1)
-            # The first batch fills half of the room, so that later ones are shown too.
-            chosen = torch.linspace(0, len(pairs) - 1, min(len(pairs), max(1, room // 2))).round().long()
-            self.points = torch.cat([self.points, pairs[chosen.to(pairs.device)].float().cpu()])
 
     def _add_errors(self, split: ErrorSplit, a: torch.Tensor, output: torch.Tensor, theta: torch.Tensor) -> None:
         for name, term in zip((*TERMS, "total"), (*split, output - a), strict=True):
@@ -202,9 +198,9 @@ class LayerSums:
             neurons=self.neurons,
             threshold_least=self._thresholds[0],
             threshold_greatest=self._thresholds[1],
-            source_mean=mean("a"),
-            spiking_mean=mean("y"),
-            correlation=self._correlation(),
+            source_mean=self.pairs.means[0],
+            spiking_mean=self.pairs.means[1],
+            correlation=self.pairs.correlation,
             errors={name: term(name) for name in (*TERMS, "total")},
             equal=mean("equal"),
             silent=1.0 - _count(self._spoke) / self.neurons,
@@ -217,14 +213,6 @@ class LayerSums:
             events=self.sums["events"] / self.images,
             first_difference=self.first_difference,
         )
-
-    def _correlation(self) -> float | None:
-        count = self.images * self.neurons
-        a, y = self.sums["a"] / count, self.sums["y"] / count
-        spread = (self.sums["aa"] / count - a * a, self.sums["yy"] / count - y * y)
-        if min(spread) <= 1e-12 * max(self.sums["aa"], self.sums["yy"]) / count:
-            return None
-        return (self.sums["ay"] / count - a * y) / (spread[0] * spread[1]) ** 0.5
 
 
 def _count(found: torch.Tensor) -> int:

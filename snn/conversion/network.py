@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from spikingjelly.activation_based import functional
@@ -14,6 +14,7 @@ from torch import fx, nn
 
 from snn.conversion.execution import Execution
 from snn.conversion.layers import LayerRecord, SpikingLayer, Timed
+from snn.conversion.recurrent import SpikingRecurrent
 from snn.errors import ShapeError
 
 Coding = Literal["rate", "sum"]
@@ -84,6 +85,11 @@ class ConvertedNetwork(nn.Module):
         """The spiking layers in the order of the network, by the name of the activation that each stands for."""
         called = (self._execution.layer(node) for node in self._execution.order)
         return {layer.name: layer for layer in called if isinstance(layer, SpikingLayer)}
+
+    def recurrent(self) -> dict[str, SpikingRecurrent]:
+        """The recurrent layers in the order of the network, by the name of the layer that each stands for."""
+        called = (self._execution.layer(node) for node in self._execution.order)
+        return {layer.name: layer for layer in called if isinstance(layer, SpikingRecurrent)}
 
     def timed(self) -> list[Timed]:
         """All layers with a memory."""
@@ -195,6 +201,17 @@ class ConvertedNetwork(nn.Module):
                 f"this one has coding {self.coding!r} and {'a' if self.preparation else 'no'} preparation"
             )
         return SingleStep(self)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        """Weights that the body shares with the source network become its own where the two differ in what is loaded."""
+        for name, module in self.body.named_modules():
+            for held in (module._parameters, module._buffers):
+                for key, value in held.items():
+                    path = f"{name}.{key}" if name else key
+                    ours, theirs = (state_dict.get(f"{prefix}{part}.{path}") for part in ("body", "source"))
+                    if value is not None and ours is not None and theirs is not None and not torch.equal(ours, theirs):
+                        held[key] = copy.deepcopy(value)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         return f"coding={self.coding!r}, T={self.T}, {len(self.layers())} spiking layers"

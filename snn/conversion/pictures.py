@@ -7,20 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snn.conversion.layer_report import TERMS
+from snn.conversion.recurrent_report import RECURRENT_TERMS
 from snn.training.figures import new_figure, save_figure
 
 if TYPE_CHECKING:
     from snn.conversion.report import ConversionReport
 
-_COLOURS = ("#4c72b0", "#dd8452", "#c44e52", "#8c8c8c")
+_COLOURS = dict(zip((*TERMS, RECURRENT_TERMS[0]), ("#4c72b0", "#dd8452", "#c44e52", "#8c8c8c", "#8172b3"), strict=True))
 _COLUMNS = 4
 
 
 def draw(report: ConversionReport, folder: Path) -> list[Path]:
-    """Draw the pictures into a folder and return their paths; a report without spiking layers has only the first."""
+    """Draw the pictures into a folder and return their paths; a report without neurons has only the first."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [_draw_accuracy(report, folder / "accuracy.png")]
-    if report.layers:
+    if report.points:
         paths += [_draw_errors(report, folder / "errors.png"), _draw_rates(report, folder / "rates.png")]
     return paths
 
@@ -52,19 +53,17 @@ def _draw_accuracy(report: ConversionReport, path: Path) -> Path:
 
 
 def _draw_errors(report: ConversionReport, path: Path) -> Path:
-    names = [layer.name for layer in report.layers]
-    figure, axes = new_figure(1, 1, (max(6.4, 0.55 * len(names) + 2.5), 4.4))
+    names = list(report.points)
+    sizes = _sizes(report)
+    figure, axes = new_figure(1, 1, (max(6.4, 0.55 * len(names) + 2.5) + 2.0, 4.4))
     axis = axes[0][0]
     floor = [0.0] * len(names)
-    for term, colour in zip(TERMS, _COLOURS, strict=True):
-        sizes = [
-            100 * layer.errors[term].mean_absolute / max(abs(layer.source_mean), 1e-300) for layer in report.layers
-        ]
-        axis.bar(range(len(names)), sizes, bottom=floor, color=colour, label=term, width=0.7)
-        floor = [below + size for below, size in zip(floor, sizes, strict=True)]
-    totals = [
-        100 * layer.errors["total"].mean_absolute / max(abs(layer.source_mean), 1e-300) for layer in report.layers
-    ]
+    for term, colour in _COLOURS.items():
+        heights = [sizes[name].get(term, 0.0) for name in names]
+        if any(term in sizes[name] for name in names):
+            axis.bar(range(len(names)), heights, bottom=floor, color=colour, label=term, width=0.7)
+        floor = [below + height for below, height in zip(floor, heights, strict=True)]
+    totals = [sizes[name]["total"] for name in names]
     axis.scatter(
         range(len(names)), totals, color="black", marker="_", s=160, label="total (terms may cancel)", zorder=3
     )
@@ -72,20 +71,32 @@ def _draw_errors(report: ConversionReport, path: Path) -> Path:
     axis.set_ylabel("mean size, % of mean activation")
     axis.set_axisbelow(True)
     axis.grid(axis="y", alpha=0.3)
-    axis.legend()
+    figure.legend(loc="outside right upper")
     axis.set_title(f"Error of each layer, {report.recipe or 'conversion'}, T = {report.T}")
     save_figure(figure, path)
     return path
 
 
+def _sizes(report: ConversionReport) -> dict[str, dict[str, float]]:
+    """Mean absolute errors by layer and term, in % of the layer's mean activation (recurrent: mean absolute output)."""
+    whole = {layer.name: abs(layer.source_mean) for layer in report.layers}
+    whole |= {layer.name: layer.source_size for layer in report.recurrent}
+    errors = {layer.name: layer.errors for layer in (*report.layers, *report.recurrent)}
+    return {
+        name: {term: 100 * error.mean_absolute / max(whole[name], 1e-300) for term, error in found.items()}
+        for name, found in errors.items()
+    }
+
+
 def _draw_rates(report: ConversionReport, path: Path) -> Path:
-    columns = min(_COLUMNS, len(report.layers))
-    rows = math.ceil(len(report.layers) / columns)
+    names = list(report.points)
+    columns = min(_COLUMNS, len(names))
+    rows = math.ceil(len(names) / columns)
     figure, axes = new_figure(rows, columns, (2.9 * columns, 2.9 * rows))
     for place in range(rows * columns):
         axis = axes[place // columns][place % columns]
-        if place < len(report.layers):
-            _draw_layer(axis, report, place)
+        if place < len(names):
+            _draw_layer(axis, report, names[place])
         else:
             axis.set_axis_off()
     figure.supxlabel("activation of the source network")
@@ -94,11 +105,11 @@ def _draw_rates(report: ConversionReport, path: Path) -> Path:
     return path
 
 
-def _draw_layer(axis: Any, report: ConversionReport, place: int) -> None:
-    layer = report.layers[place]
-    points = report.points[layer.name].numpy()
+def _draw_layer(axis: Any, report: ConversionReport, name: str) -> None:
+    correlation = {layer.name: layer.correlation for layer in (*report.layers, *report.recurrent)}[name]
+    points = report.points[name].numpy()
     low, high = float(points.min(initial=0.0)), float(points.max(initial=0.0))
     axis.plot([low, high], [low, high], color="black", linewidth=0.8, linestyle=":")
     axis.scatter(points[:, 0], points[:, 1], s=5, alpha=0.35, linewidths=0)
-    found = "" if layer.correlation is None else f"\ncorrelation {layer.correlation:.3f}"
-    axis.set_title(f"{layer.name}{found}", fontsize=9)
+    found = "" if correlation is None else f"\ncorrelation {correlation:.3f}"
+    axis.set_title(f"{name}{found}", fontsize=9)

@@ -30,6 +30,9 @@ class SequenceRun:
         positive, negative: spikes of either sign by population.
         recurrent: events that carried states from element to element: whole numbers with wiring "count" and
             "difference" (one event for each unit whose number is not 0), single spikes with "replay".
+        residual: mean distance of the membranes from 1/2 when the elements ended, in thresholds, of neurons between their
+            bounds; None without steps, or where all were at a bound.
+        stepped: inner steps were run.
     """
 
     output: torch.Tensor
@@ -39,6 +42,8 @@ class SequenceRun:
     positive: dict[str, int] = field(default_factory=dict)
     negative: dict[str, int] = field(default_factory=dict)
     recurrent: int = 0
+    residual: float | None = None
+    stepped: bool = False
 
     @property
     def spikes(self) -> int:
@@ -59,6 +64,7 @@ class _Streams(Algebra[torch.Tensor]):
         self.spikes: dict[str, torch.Tensor] = {}
         self.positive = dict.fromkeys(self.units, 0)
         self.negative = dict.fromkeys(self.units, 0)
+        self.distances, self.between = 0.0, 0
 
     def linear(self, name: str, a: torch.Tensor) -> torch.Tensor:
         return F.linear(a, self.cell.weights[name])
@@ -90,6 +96,13 @@ class _Streams(Algebra[torch.Tensor]):
     def silent(self) -> bool:
         """Whether nothing was sent in the last inner step."""
         return not any(bool(spikes.any()) for spikes in self.spikes.values())
+
+    def end_element(self) -> None:
+        """Adds the distances of the membranes from 1/2, where a neuron is between its bounds."""
+        for neuron in self.neurons.values():
+            between = (neuron.count > neuron.lo) & (neuron.count < neuron.hi)
+            self.distances += float((neuron.v - 0.5).abs()[between].sum())
+            self.between += int(between.sum())
 
     def count(self, name: str) -> torch.Tensor:
         """Net spikes of a population [B, hidden]."""
@@ -179,6 +192,7 @@ def run_sequence(cell: QuantCell, x: torch.Tensor, wiring: Wiring = "count", T: 
         trains, steps, settled = _run_element(cell, ops, element, arriving, T)
         run.steps.append(steps)
         run.settled &= settled
+        ops.end_element()
         before = {name: counts[name][-1] if counts[name] else torch.zeros_like(zero[name]) for name in cell.states}
         for name, kept in counts.items():
             kept.append(ops.count(name).clone())
@@ -188,6 +202,8 @@ def run_sequence(cell: QuantCell, x: torch.Tensor, wiring: Wiring = "count", T: 
     run.counts = {name: torch.stack(kept, 1) for name, kept in counts.items()}
     run.output = run.counts[cell.states[0]] * ops.units[cell.states[0]].value
     run.positive, run.negative = ops.positive, ops.negative
+    run.residual = ops.distances / ops.between if ops.between else None
+    run.stepped = True
     return run
 
 
@@ -303,7 +319,7 @@ class SpikingRecurrent(Timed):
     """A quantised recurrent layer in a converted network: waits for its input, then runs element after element.
 
     Within a run of the network its inner steps have a time of their own. It takes the sum of its input so far, settles
-    every element of the sequence, and sends by how much its output has changed.
+    every element of the sequence, and sends by how much its output has changed, in the last step in which input came.
 
     Args:
         name: of the layer in the source network.
@@ -314,6 +330,7 @@ class SpikingRecurrent(Timed):
 
     Attributes:
         last_run: what the last call did.
+        received: sum of the input since the last reset [B, N, inputs]; None before any.
     """
 
     def __init__(
@@ -335,6 +352,10 @@ class SpikingRecurrent(Timed):
         self._input: torch.Tensor | None = None
         self._sent: torch.Tensor | None = None
 
+    @property
+    def received(self) -> torch.Tensor | None:
+        return self._input
+
     def sequence(self, *x: torch.Tensor) -> torch.Tensor:
         (signal,) = x
         arrived = signal.sum(0)
@@ -344,7 +365,9 @@ class SpikingRecurrent(Timed):
         self.last_run = self._run(self._input)
         output = self.last_run.output
         sent = torch.zeros((len(signal), *output.shape), dtype=output.dtype, device=output.device)
-        sent[-1] = output if self._sent is None else output - self._sent
+        # Layers behind have the rest of the steps to settle, however many are run at once.
+        with_input = signal.flatten(1).any(1).nonzero()
+        sent[int(with_input[-1]) if len(with_input) else 0] = output if self._sent is None else output - self._sent
         self._sent = output
         return sent
 

@@ -15,6 +15,8 @@ from torch import nn
 from snn.conversion.early_exit import EarlyExit, ExitSums
 from snn.conversion.error_split import Coding
 from snn.conversion.layer_report import Layer, LayerReport, LayerSums, Record
+from snn.conversion.recurrent import SpikingRecurrent
+from snn.conversion.recurrent_report import RecurrentReport, RecurrentSums
 from snn.errors import ShapeError
 
 Images = torch.Tensor | tuple[torch.Tensor, torch.Tensor] | Iterable[Any]
@@ -33,6 +35,8 @@ class Network(Protocol):
 
     def layers(self) -> Mapping[str, Any]: ...
 
+    def recurrent(self) -> Mapping[str, SpikingRecurrent]: ...
+
     def record(self) -> AbstractContextManager[Mapping[str, Any]]: ...
 
 
@@ -49,10 +53,11 @@ class ConversionReport:
         accuracy: of the read-out after 1, 2, ... T steps; None without labels.
         agreement: share of images on which the read-out after 1, 2, ... T steps names the class of the source network.
         logit_error: root mean square of the difference of the logits after T steps, over that of the source's logits.
-        layers: one entry per spiking layer, in the order of the network.
+        layers: one entry per spiking layer of a feed-forward part, in the order of the network.
+        recurrent: one entry per recurrent layer.
         early_exit: result of an early-exit read-out; None if none was asked for.
         notes: what the conversion changed.
-        points: pairs (activation, output) of each layer for the scatter plots, [n, 2].
+        points: pairs (activation, output) of each layer for the scatter plots, [n, 2], in the order of the network.
     """
 
     recipe: str
@@ -64,23 +69,21 @@ class ConversionReport:
     agreement: tuple[float, ...]
     logit_error: float
     layers: tuple[LayerReport, ...]
+    recurrent: tuple[RecurrentReport, ...]
     early_exit: EarlyExit | None
     notes: tuple[str, ...]
     points: Mapping[str, torch.Tensor]
 
     @property
     def spikes_per_inference(self) -> float:
-        """Steps with a spike of all neurons together, per image."""
-        return sum(layer.events for layer in self.layers)
+        """Steps with a spike of all neurons together, per image; of recurrent layers the spikes of all inner steps."""
+        return sum(layer.events for layer in (*self.layers, *self.recurrent))
 
     @property
     def first_difference(self) -> str | None:
         """The first layer with an output unlike the source network's, in words; None if there is none."""
-        for layer in self.layers:
-            if layer.first_difference is not None:
-                image, neuron, activation, output = layer.first_difference
-                return f"{layer.name}: neuron {neuron}, image {image}: {activation:.6g} became {output:.6g}"
-        return None
+        found = {layer.name: layer.difference_in_words() for layer in (*self.layers, *self.recurrent)}
+        return next((found[name] for name in self.points if found[name] is not None), None)
 
     def steps_to_reach(self, accuracy: float) -> int | None:
         """The smallest number of steps whose read-out has at least this accuracy; None if none has.
@@ -107,6 +110,7 @@ class ConversionReport:
             "early_exit": None if self.early_exit is None else self.early_exit.to_dict(),
             "notes": list(self.notes),
             "layers": [layer.to_dict() for layer in self.layers],
+            "recurrent": [layer.to_dict() for layer in self.recurrent],
         }
 
     def to_json(self, path: str | Path | None = None) -> str:
@@ -221,6 +225,8 @@ class _Sums:
     def __init__(self, network: Network, T: int, exit_margin: float | None) -> None:
         self.network, self.T = network, T
         self.layers = {name: LayerSums(name) for name in network.layers()}
+        self.recurrent = {name: RecurrentSums(name) for name in network.recurrent()}
+        self.order: tuple[str, ...] = ()
         self.images = 0
         self.labelled = 0
         self.source_correct = 0
@@ -233,14 +239,17 @@ class _Sums:
     def add(self, x: torch.Tensor, y: torch.Tensor | None) -> None:
         if y is None and self.exits is not None:
             raise ValueError("labels: an early-exit read-out needs them")
-        with _watched(self.network.source, self.layers) as seen:
+        with _watched(self.network.source, (*self.layers, *self.recurrent)) as seen:
             logits = self.network.source(x)
+        self.order = tuple(seen)
         with self.network.record() as records:
             readouts = self.network(x, T=self.T, return_all_steps=True)
             layers: Mapping[str, Layer] = self.network.layers()
             for name, sums in self.layers.items():
                 record: Record = records[name]
                 sums.add(*seen[name], layers[name], record, self.network.coding)
+        for name, recurrent in self.network.recurrent().items():
+            self.recurrent[name].add(*seen[name], recurrent)
         self._add_readouts(logits, readouts, y)
 
     def _add_readouts(self, logits: torch.Tensor, readouts: torch.Tensor, y: torch.Tensor | None) -> None:
@@ -274,9 +283,10 @@ class _Sums:
             agreement=tuple((self.agreeing.double() / self.images).tolist()),
             logit_error=(self.squares[0] / max(self.squares[1], 1e-300)) ** 0.5,
             layers=tuple(sums.report() for sums in self.layers.values()),
+            recurrent=tuple(sums.report() for sums in self.recurrent.values()),
             early_exit=None if self.exits is None else self.exits.result(),
             notes=tuple(self.network.notes),
-            points={name: sums.points for name, sums in self.layers.items()},
+            points={name: ({**self.layers, **self.recurrent})[name].pairs.points for name in self.order},
         )
 
 

@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from snn.conversion.layer_report import TERMS, LayerReport
+from snn.conversion.recurrent_report import RECURRENT_TERMS, RecurrentReport
 
 if TYPE_CHECKING:
     from snn.conversion.report import ConversionReport
 
 
 def text_of(report: ConversionReport) -> str:
-    """The whole report: accuracy against T, then one row per layer."""
+    """The whole report: accuracy against T, then one row per layer, recurrent layers in a table of their own."""
     parts = [_head(report), markdown(*_accuracy(report))]
     if report.layers:
         parts += [markdown(*_layers(report)), _explanation(report)]
+    if report.recurrent:
+        parts += [markdown(*_recurrent(report)), _explanation_of_recurrent(report)]
     parts += [f"note: {note}" for note in report.notes]
     return "\n\n".join(parts)
 
@@ -61,7 +64,7 @@ def _head(report: ConversionReport) -> str:
     lines.append(
         f"same answer as the source network on {report.agreement[-1]:.2%}; logits differ by {report.logit_error:.2%}"
     )
-    if report.layers:
+    if report.layers or report.recurrent:
         lines.append(f"{report.spikes_per_inference:,.1f} spikes per image")
         found = report.first_difference
         lines.append(f"first output unlike the source: {found}" if found else "every layer gives the source's outputs")
@@ -124,4 +127,44 @@ def _explanation(report: ConversionReport) -> str:
         "at the\ngreatest count; resid.: mean |v(T) - v(0)| of the others in thresholds; too many, too few: % of outputs "
         "with more or fewer\nspikes than their summed input is worth. Charge balance: largest deviation "
         f"{max(layer.charge_balance for layer in report.layers):.1e} thresholds."
+    )
+
+
+def _recurrent(report: ConversionReport) -> tuple[list[str], list[list[str]]]:
+    header = ["recurrent layer", "cell", "wiring", "units", "elements", "spike", "corr.", *RECURRENT_TERMS, "total"]
+    rest = ["silent", "satur.", "settled", "inner steps", "resid.", "spikes", "carried"]
+    return [*header, *rest], [_recurrent_row(layer) for layer in report.recurrent]
+
+
+def _recurrent_row(layer: RecurrentReport) -> list[str]:
+    size = max(layer.source_size, 1e-300)
+    value = f"{layer.threshold_least:.3g}"
+    if layer.threshold_least != layer.threshold_greatest:
+        value += f"..{layer.threshold_greatest:.3g}"
+    return [
+        layer.name,
+        layer.kind,
+        layer.wiring,
+        str(layer.units),
+        str(layer.elements),
+        value,
+        "-" if layer.correlation is None else f"{layer.correlation:.4f}",
+        *(f"{100 * layer.errors[name].mean_absolute / size:.2f}" for name in (*RECURRENT_TERMS, "total")),
+        *(f"{100 * share:.1f}" for share in (layer.silent, layer.saturated)),
+        "yes" if layer.settled else "no",
+        str(layer.inner_steps),
+        "-" if layer.residual is None else f"{layer.residual:.2f}",
+        f"{layer.events:,.1f}",
+        f"{layer.recurrent_events:,.1f}",
+    ]
+
+
+def _explanation_of_recurrent(report: ConversionReport) -> str:
+    counted = max(layer.counted_images for layer in report.recurrent)
+    return (
+        "Recurrent layers stand beside their quantised form, which has the same levels: there is no clipping, quantisation or\n"
+        "unevenness. Errors in % of its mean absolute output: unsettled, by inner steps that were cut off; propagated, from the\n"
+        "layers before. silent: % of units that are 0 after every element; settled: nothing was left to send; resid.: mean\n"
+        "distance of the membranes from 1/2 at the end of an element (- where no steps were run); spikes: of all populations\n"
+        f"and inner steps, per image; carried: events from element to element. The last five are of {counted} images."
     )

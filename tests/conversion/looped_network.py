@@ -54,6 +54,9 @@ class LoopedNetwork:
     def layers(self) -> Mapping[str, LoopedLayer]:
         return self._layers
 
+    def recurrent(self) -> Mapping[str, Any]:
+        return {}
+
     @contextmanager
     def record(self) -> Iterator[Mapping[str, Any]]:
         yield self._records
