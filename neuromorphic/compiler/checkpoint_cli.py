@@ -17,6 +17,7 @@ from torch import nn
 
 from neuromorphic.compiler.event_network import DTYPES, compile
 from snn.errors import UnsupportedError
+from snn.training.loss import On, votes
 
 _LATENCY_IMAGES = 50
 _CALIBRATION_IMAGES = 200
@@ -41,12 +42,13 @@ def parser() -> argparse.ArgumentParser:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network with test and calibration sequences [T, B, ...] and test labels [B]."""
+    """A trained network with test and calibration sequences [T, B, ...] and test labels [B], and how steps vote."""
 
     network: nn.Module
     x: torch.Tensor
     labels: torch.Tensor
     calibration: torch.Tensor
+    on: On = "mean"
 
 
 def load_run(run: str | Path, samples: int | None = None, data_root: str | None = None) -> Trained:
@@ -88,7 +90,7 @@ def load_run(run: str | Path, samples: int | None = None, data_root: str | None 
     few, _ = splits.train.batch(splits.train_rows[:_CALIBRATION_IMAGES])
     seed = derived_seed(recipe.seed, EVALUATE)
     x, calibration = encoded(images, recipe.encoding, seed), encoded(few, recipe.encoding, seed)
-    return Trained(network.float().eval(), x, labels, calibration)
+    return Trained(network.float().eval(), x, labels, calibration, recipe.loss.on)
 
 
 Run = Callable[[torch.Tensor], torch.Tensor]
@@ -104,10 +106,10 @@ def figures(trained: Trained, engine: str, dtype: str) -> dict[str, Any]:
     kind = DTYPES[dtype]
     network = trained.network.to(kind)
     x = trained.x.to(kind)
-    reference = predictions(_torch_run(network), x)
+    reference = predictions(_torch_run(network), x, trained.on)
     found: dict[str, Any] = {"engine": engine, "dtype": dtype, "samples": x.shape[1], "T": x.shape[0]}
     run = _engine(trained, network, engine, dtype, x, found)
-    predicted = reference if engine == "torch" else predictions(run, x)
+    predicted = reference if engine == "torch" else predictions(run, x, trained.on)
     found["accuracy"] = float((predicted == trained.labels).double().mean())
     found["torch_accuracy"] = float((reference == trained.labels).double().mean())
     found["equal_predictions"] = float((predicted == reference).double().mean())
@@ -166,9 +168,9 @@ def _torch_run(network: nn.Module) -> Run:
     return run
 
 
-def predictions(run: Run, x: torch.Tensor, batch: int = 500) -> torch.Tensor:
-    """The class of each sample: largest mean over time of the logits."""
-    return torch.cat([run(part).mean(0).argmax(1) for part in x.split(batch, dim=1)])
+def predictions(run: Run, x: torch.Tensor, on: On = "mean", batch: int = 500) -> torch.Tensor:
+    """The class of each sample: largest mean over time of the steps' votes."""
+    return torch.cat([votes(run(part), on).mean(0).argmax(1) for part in x.split(batch, dim=1)])
 
 
 def latency(run: Run, x: torch.Tensor) -> dict[str, float]:

@@ -18,6 +18,7 @@ from snn.conversion.run_network import ConvertedRun
 from snn.training.build import build_network
 from snn.training.data import load_splits
 from snn.training.encoding import encoded
+from snn.training.loss import On
 from snn.training.recipe import (
     DataOptions,
     EncodingOptions,
@@ -43,6 +44,7 @@ class Case:
         test_accuracy: of the whole test set as the run reports it; None for a network without a run.
         origin: in words, where network and data come from.
         call: how the network is called, see `count`.
+        on: what each step adds to the answer, see `snn.training.loss.votes`.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Case:
     test_accuracy: float | None
     origin: str
     call: Call
+    on: On = "mean"
 
 
 def from_run(folder: str | Path, samples: int) -> Case:
@@ -87,6 +90,7 @@ def from_run(folder: str | Path, samples: int) -> Case:
         origin=f"run {Path(folder).name}: {recipe.network['class']} on {recipe.data.name} ({metrics['data_source']}), "
         f"{recipe.encoding.name} coding, T = {recipe.encoding.steps}, seed {recipe.seed}",
         call="sequence",
+        on=recipe.loss.on,
     )
 
 

@@ -133,11 +133,28 @@ def round_delays(net: nn.Module) -> None:
 def delay_parameter_groups(net: nn.Module, lr: float, delay_lr_factor: float = 100.0) -> list[dict[str, Any]]:
     """Parameter groups of an optimiser: delays with lr * delay_lr_factor and no weight decay, all others with lr.
 
+    Batch normalisations, where there are any, are a group of their own between the two, with lr and no weight decay.
+
     Raises: ValueError if the network has no delays to learn.
     """
-    delays = [module.delay for module in net.modules() if isinstance(module, Delays) and module.delay.requires_grad]
+    delays = learnable_delays(net)
     if not delays:
         raise ValueError(f"delay_parameter_groups: {type(net).__name__} has no delays to learn")
-    known = {id(delay) for delay in delays}
-    others = [value for value in net.parameters() if value.requires_grad and id(value) not in known]
-    return [{"params": others, "lr": lr}, {"params": delays, "lr": lr * delay_lr_factor, "weight_decay": 0.0}]
+    undecayed = {"params": delays, "lr": lr * delay_lr_factor, "weight_decay": 0.0}
+    return [*weight_parameter_groups(net, lr), undecayed]
+
+
+def weight_parameter_groups(net: nn.Module, lr: float) -> list[dict[str, Any]]:
+    """Parameter groups of all that is no delay: batch normalisations apart, without weight decay."""
+    modules = list(net.modules())
+    norms = [p for module in modules if isinstance(module, nn.modules.batchnorm._NormBase) for p in module.parameters()]
+    apart = {id(value) for value in [*norms, *(module.delay for module in modules if isinstance(module, Delays))]}
+    weights = [value for value in net.parameters() if value.requires_grad and id(value) not in apart]
+    learned = [value for value in norms if value.requires_grad]
+    groups: list[dict[str, Any]] = [{"params": weights, "lr": lr}]
+    return [*groups, {"params": learned, "lr": lr, "weight_decay": 0.0}] if learned else groups
+
+
+def learnable_delays(net: nn.Module) -> list[nn.Parameter]:
+    """The delays of `net` that are not rounded for good."""
+    return [module.delay for module in net.modules() if isinstance(module, Delays) and module.delay.requires_grad]

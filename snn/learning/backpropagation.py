@@ -39,4 +39,4 @@ class Backpropagation(CreditRule):
         logits = as_sequence(network(x))
         value = self.loss(logits, labels)
         backward(value)
-        return StepResult(value.detach(), logits.detach().mean(0))
+        return StepResult(value.detach(), self.loss.scores(logits.detach()))

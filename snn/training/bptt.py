@@ -14,7 +14,7 @@ class StepResult(NamedTuple):
     """What a rule reports of one batch, detached."""
 
     loss: torch.Tensor  # scalar
-    logits: torch.Tensor  # [B, classes], averaged over time
+    logits: torch.Tensor  # [B, classes], averaged over time, or their softmax where the loss is on it
 
 
 # A rule takes (network, input [T, B, ...], labels [B], backward) and adds to `.grad` of the network's parameters. It

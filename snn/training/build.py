@@ -10,7 +10,12 @@ from torch import nn
 
 import snn.models
 from snn.errors import UnsupportedError, closest
-from snn.layers.delay_positions import Delays, delay_parameter_groups
+from snn.layers.delay_positions import (
+    Delays,
+    delay_parameter_groups,
+    learnable_delays,
+    weight_parameter_groups,
+)
 from snn.training.loss import SequenceLoss
 from snn.training.recipe import Recipe, RecipeError
 
@@ -54,10 +59,11 @@ def build_optimizer(choice: Mapping[str, Any], network: nn.Module) -> torch.opti
     optimizer_class = _imported("optimizer.class", name, torch.optim, torch.optim.Optimizer)
     accepted = [key for key in _arguments(optimizer_class) if key != "params"]
     parameters: list[Any] = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    if any(isinstance(module, Delays) and module.delay.requires_grad for module in network.modules()):
+    if any(isinstance(module, Delays) for module in network.modules()):
         factor = arguments.pop("delay_lr_factor", 100.0)
         lr = arguments.get("lr", inspect.signature(optimizer_class).parameters["lr"].default)
-        parameters = delay_parameter_groups(network, lr, factor)
+        learned = bool(learnable_delays(network))
+        parameters = delay_parameter_groups(network, lr, factor) if learned else weight_parameter_groups(network, lr)
     optimizer: torch.optim.Optimizer = _constructed(
         "optimizer", name, lambda **given: optimizer_class(parameters, **given), accepted, arguments
     )

@@ -1,6 +1,6 @@
 """Pictures of a run: accuracy over the epochs, and the spikes of a few test images in every layer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,14 @@ def layer_spikes(network: nn.Module, x: torch.Tensor) -> tuple[dict[str, torch.T
     return outputs, logits.detach().cpu()
 
 
-def draw_raster(network: nn.Module, x: torch.Tensor, labels: Sequence[int], classes: Sequence[str], path: Path) -> None:
+def draw_raster(
+    network: nn.Module,
+    x: torch.Tensor,
+    labels: Sequence[int],
+    classes: Sequence[str],
+    path: Path,
+    votes: Callable[[torch.Tensor], torch.Tensor] = lambda logits: logits,
+) -> None:
     """Draw the spikes of each layer, one column per input, into a PNG file.
 
     Args:
@@ -76,10 +83,11 @@ def draw_raster(network: nn.Module, x: torch.Tensor, labels: Sequence[int], clas
         labels: true label of each input.
         classes: name of each label.
         path: of the PNG file.
+        votes: logits -> what each step adds to the answer.
     """
     spikes, logits = layer_spikes(network, x)
     T, B = x.shape[:2]
-    guesses = logits.mean(0).argmax(1).tolist()
+    guesses = votes(logits).mean(0).argmax(1).tolist()
     rows = len(spikes) + 1
     figure, axes = new_figure(rows, B, (2.3 * B + 1.2, 1.9 * rows + 0.6))
     for column in range(B):

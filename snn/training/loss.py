@@ -1,24 +1,35 @@
 """Losses of a sequence of logits."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch.nn import functional as F
 
+On = Literal["mean", "steps", "softmax"]
+
+
+def votes(logits: torch.Tensor, on: On) -> torch.Tensor:
+    """Return what each step of logits [T, B, classes] adds to the decision: softmax(y[t]) for "softmax", else y[t].
+
+    The class with the largest mean over time is the answer.
+    """
+    return logits.softmax(-1) if on == "softmax" else logits
+
 
 def sequence_cross_entropy(
-    logits: torch.Tensor, labels: torch.Tensor, on: Literal["mean", "steps"] = "mean", label_smoothing: float = 0.0
+    logits: torch.Tensor, labels: torch.Tensor, on: On = "mean", label_smoothing: float = 0.0
 ) -> torch.Tensor:
-    """Return the cross-entropy of the mean logits, or the mean over time of each step's cross-entropy.
+    """Return the cross-entropy of the mean logits, of the steps' summed softmax, or the mean of each step's cross-entropy.
 
-    "mean":   L = CE(1/T sum_t y[t], label)
-    "steps":  L = 1/T sum_t CE(y[t], label), never below the first since CE is convex.
+    "mean":     L = CE(1/T sum_t y[t], label)
+    "steps":    L = 1/T sum_t CE(y[t], label), never below the first since CE is convex.
+    "softmax":  L = CE(sum_t softmax(y[t]), label), where CE applies a softmax again (Hammouamri et al., ICLR 2024).
 
     Args:
         logits: [T, B, classes].
         labels: int64 [B].
-        on: "mean" or "steps".
+        on: "mean", "steps" or "softmax".
         label_smoothing: share of the target spread evenly over all classes.
     Returns: scalar, averaged over B.
 
@@ -28,6 +39,8 @@ def sequence_cross_entropy(
     """
     if on == "mean":
         return F.cross_entropy(logits.mean(0), labels, label_smoothing=label_smoothing)
+    if on == "softmax":
+        return F.cross_entropy(votes(logits, on).sum(0), labels, label_smoothing=label_smoothing)
     T = len(logits)
     return F.cross_entropy(logits.flatten(0, 1), labels.repeat(T), label_smoothing=label_smoothing)
 
@@ -61,26 +74,36 @@ class SequenceLoss:
 
     Args:
         name: cross_entropy or squared_error.
-        on: mean (of the logits averaged over time) or steps (of each step's logits, averaged over time).
+        on: mean (of the logits averaged over time), steps (of each step's logits, averaged over time) or, for
+            cross_entropy, softmax (of the sum over time of each step's softmax).
         label_smoothing: share of the target spread evenly over all classes.
     Call: with logits [T, B, classes] and labels [B]; returns a scalar, averaged over B.
-    Raises: ValueError for another name.
+    Raises: ValueError for another name, or squared_error on softmax.
 
     >>> SequenceLoss("squared_error").errors(torch.tensor([[0.0, 0.5]]), torch.tensor([1]))
     tensor([[ 0.0000, -0.5000]])
     """
 
     name: Literal["cross_entropy", "squared_error"] = "cross_entropy"
-    on: Literal["mean", "steps"] = "mean"
+    on: On = "mean"
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         if self.name not in ("cross_entropy", "squared_error"):
             raise ValueError(f"loss: name must be cross_entropy or squared_error, got {self.name!r}")
+        if self.on not in get_args(On):
+            raise ValueError(f"loss: on must be one of {get_args(On)}, got {self.on!r}")
+        if self.on == "softmax" and self.name != "cross_entropy":
+            raise ValueError(f"loss: on 'softmax' is for cross_entropy, got {self.name!r}")
 
     def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        function = sequence_cross_entropy if self.name == "cross_entropy" else sequence_squared_error
-        return function(logits, labels, self.on, self.label_smoothing)
+        if self.name == "cross_entropy":
+            return sequence_cross_entropy(logits, labels, self.on, self.label_smoothing)
+        return sequence_squared_error(logits, labels, "steps" if self.on == "steps" else "mean", self.label_smoothing)
+
+    def scores(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the mean over time of `votes` of logits [T, B, classes], whose largest entry is the answer."""
+        return votes(logits, self.on).mean(0)
 
     def errors(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return dl/dlogits of each sample for logits [B, classes] of one step, not divided by B."""

@@ -9,9 +9,10 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 from snn.layers.annealed_step import anneal_steps
-from snn.layers.delay_positions import anneal_sigma, clamp_delays
+from snn.layers.delay_positions import anneal_sigma, clamp_delays, learnable_delays
 from snn.neurons.diet import clamp_leaks
 from snn.training.bptt import Loss, Rule
+from snn.training.loss import SequenceLoss
 from snn.training.seeding import ENCODE, EPOCH, EVALUATE, derived_seed, generator_states, set_all_generators
 from snn.training.spike_rates import SpikeCounter, sum_dtype
 
@@ -28,12 +29,13 @@ class Parts:
             measures nothing.
         encode: (images [B, ...], seed) -> sequence [T, B, ...].
         make_optimizer: network -> optimiser.
-        rate_factor: (step, step count, steps per epoch) -> factor on the learning rate.
+        rate_factor: (step, step count, steps per epoch, whether of delays) -> factor on the learning rate.
         clip_norm: largest norm of the gradient, None for no limit.
         seed: of the run.
         record: saved with every checkpoint under the key `spikeloop`, plain values.
         frozen: parameters that are not trained in the first `frozen_epochs` epochs.
         frozen_epochs: see `frozen`.
+        scores: logits [T, B, classes] -> [B, classes], whose largest entry is the answer.
     """
 
     network: nn.Module
@@ -42,12 +44,13 @@ class Parts:
     alignment: Callable[[torch.Tensor, torch.Tensor], dict[str, tuple[float, float]]] | None
     encode: Callable[[torch.Tensor, int], torch.Tensor]
     make_optimizer: Callable[[nn.Module], torch.optim.Optimizer]
-    rate_factor: Callable[[int, int, int], float]
+    rate_factor: Callable[[int, int, int, bool], float]
     clip_norm: float | None
     seed: int
     record: dict[str, Any]
     frozen: Sequence[nn.Parameter] = ()
     frozen_epochs: int = 0
+    scores: Callable[[torch.Tensor], torch.Tensor] = SequenceLoss().scores
 
 
 @dataclass
@@ -59,7 +62,7 @@ class Totals:
     count: int = 0
 
     def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """Add one batch: its mean loss, mean logits [B, classes] and labels [B]."""
+        """Add one batch: its mean loss, scores [B, classes] and labels [B]."""
         self.loss = self.loss + loss.detach().to(sum_dtype(loss.device)) * len(labels)
         self.correct = self.correct + (logits.argmax(1) == labels).sum()
         self.count += len(labels)
@@ -84,10 +87,14 @@ class TrainingModule(LightningModule):
         step_count = int(self.trainer.estimated_stepping_batches)
         steps_per_epoch = step_count // (self.trainer.max_epochs or 1)
 
-        def factor(step: int) -> float:
-            return self.parts.rate_factor(step, step_count, steps_per_epoch)
+        delays = {id(delay) for delay in learnable_delays(self.network)}
 
-        return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, factor)]
+        def factor_of(group: dict[str, Any]) -> Callable[[int], float]:
+            of_delays = id(group["params"][0]) in delays
+            return lambda step: self.parts.rate_factor(step, step_count, steps_per_epoch, of_delays)
+
+        factors = [factor_of(group) for group in optimizer.param_groups]
+        return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, factors)]
 
     def on_train_epoch_start(self) -> None:
         set_all_generators(derived_seed(self.parts.seed, EPOCH, self.current_epoch, self.global_rank))
@@ -134,7 +141,7 @@ class TrainingModule(LightningModule):
                 logits = self.network(x)
         else:
             logits = self.network(x)
-        self.evaluation_totals[dataloader_idx].add(self.parts.loss(logits, labels), logits.mean(0), labels)
+        self.evaluation_totals[dataloader_idx].add(self.parts.loss(logits, labels), self.parts.scores(logits), labels)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["spikeloop"] = {**self.parts.record, "generators": generator_states()}

@@ -52,7 +52,7 @@ class EncodingOptions:
 
     Args:
         name: direct (the image at every step), rate (Bernoulli spikes), latency (one spike, earlier for brighter pixels), or
-            sequence (inputs [T, ...] that have their own time axis of `steps` steps).
+            sequence (inputs that have their own time axis; silent steps are appended up to `steps`).
         steps: number of time steps T.
     """
 
@@ -68,18 +68,26 @@ class ScheduleOptions:
     """Learning rate over the run, updated at every optimiser step.
 
     Args:
-        name: cosine (down to final_fraction at the last step) or constant.
+        name: cosine (down to final_fraction at the last step), constant, or one_cycle: from peak_factor / 25 up to
+            peak_factor over 30 % of the steps, then down to nearly 0; learnable delays then follow the cosine.
         warmup_epochs: length of the linear rise from zero at the start; fractions allowed.
         final_fraction: last learning rate of the cosine, as a share of the optimiser's.
+        peak_factor: highest learning rate of one_cycle, as a multiple of the optimiser's.
     """
 
-    name: Literal["cosine", "constant"] = "cosine"
+    name: Literal["cosine", "constant", "one_cycle"] = "cosine"
     warmup_epochs: float = 0.0
     final_fraction: float = 0.0
+    peak_factor: float = 1.0
 
     def __post_init__(self) -> None:
         require(self.warmup_epochs >= 0, "schedule.warmup_epochs", ">= 0", self.warmup_epochs)
         require(0 <= self.final_fraction <= 1, "schedule.final_fraction", "in [0, 1]", self.final_fraction)
+        require(self.peak_factor > 0, "schedule.peak_factor", "> 0", self.peak_factor)
+        rises_twice = self.name == "one_cycle" and self.warmup_epochs > 0
+        require(
+            not rises_twice, "schedule.warmup_epochs", "0 with one_cycle, which rises by itself", self.warmup_epochs
+        )
 
 
 @dataclass(frozen=True)
@@ -88,15 +96,18 @@ class LossOptions:
 
     Args:
         name: cross_entropy, or squared_error (half the squared distance to the one-hot label).
-        on: mean (of the logits averaged over time) or steps (of each step's logits, averaged over time).
+        on: mean (of the logits averaged over time), steps (of each step's logits, averaged over time) or softmax (of the
+            sum over time of each step's softmax, which then also decides; for cross_entropy and the rule bp).
         label_smoothing: as in torch.nn.functional.cross_entropy, 0 <= label_smoothing < 1.
     """
 
     name: Literal["cross_entropy", "squared_error"] = "cross_entropy"
-    on: Literal["mean", "steps"] = "mean"
+    on: Literal["mean", "steps", "softmax"] = "mean"
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
+        softmax = self.on == "softmax" and self.name != "cross_entropy"
+        require(not softmax, "loss.on", f"mean or steps with loss.name {self.name}", self.on)
         require(0 <= self.label_smoothing < 1, "loss.label_smoothing", "in [0, 1)", self.label_smoothing)
 
 
@@ -158,6 +169,9 @@ class Recipe:
         named = isinstance(self.rule, str) or "class" in self.rule
         require(named, "rule", "a name or a mapping with the key 'class'", self.rule)
         require(self.bptt_steps is None or self.bptt_steps >= 1, "bptt_steps", ">= 1 or null", self.bptt_steps)
+        if self.loss.on == "softmax":
+            whole = self.bptt_steps is None and self.rule in ("bp", {"class": "bp"})
+            require(whole, "loss.on", "mean or steps unless the rule is bp over all steps at once", self.loss.on)
         require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "> 0 or null", self.clip_norm)
         require(self.epochs >= 1, "epochs", ">= 1", self.epochs)
         require(0 <= self.seed < 2**63, "seed", "in [0, 2**63)", self.seed)

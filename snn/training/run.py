@@ -19,10 +19,11 @@ from snn.training.encoding import encoded
 from snn.training.environment import environment
 from snn.training.figures import draw_accuracy, draw_raster
 from snn.training.lightning_import import import_lightning
+from snn.training.loss import votes
 from snn.training.network_check import check_network
 from snn.training.recipe import Recipe, RecipeError, recipe_to_dict
 from snn.training.run_folder import RunFolder, is_first_process
-from snn.training.schedule import learning_rate_factor
+from snn.training.schedule import delay_rate_factor, learning_rate_factor
 from snn.training.seeding import EVALUATE, WEIGHTS, derived_seed, set_all_generators
 from snn.training.trainer_arguments import trainer_arguments
 
@@ -185,9 +186,10 @@ def _parts(recipe: Recipe, network: nn.Module, start: Start) -> Any:
         found = gradient_alignment(network, rule, x, labels)
         return {layer: (entry.cosine, entry.norm_ratio) for layer, entry in found.items()}
 
-    def rate_factor(step: int, step_count: int, steps_per_epoch: int) -> float:
+    def rate_factor(step: int, step_count: int, steps_per_epoch: int, of_delays: bool) -> float:
         warmup_steps = math.ceil(recipe.schedule.warmup_epochs * steps_per_epoch)
-        return learning_rate_factor(step, step_count, warmup_steps, recipe.schedule)
+        factor = delay_rate_factor if of_delays else learning_rate_factor
+        return factor(step, step_count, warmup_steps, recipe.schedule)
 
     return Parts(
         network=network,
@@ -202,6 +204,7 @@ def _parts(recipe: Recipe, network: nn.Module, start: Start) -> Any:
         record={"recipe": recipe_to_dict(recipe), "environment": environment(), "seed": recipe.seed},
         frozen=start.frozen,
         frozen_epochs=start.frozen_epochs,
+        scores=rule.loss.scores,
     )
 
 
@@ -256,7 +259,7 @@ def _draw_examples(recipe: Recipe, splits: Splits, network: nn.Module, path: Pat
     rows = torch.tensor([int((labels == label).nonzero()[0]) for label in wanted if bool((labels == label).any())])
     images, shown = splits.test.batch(rows)
     x = encoded(images, recipe.encoding, derived_seed(recipe.seed, EVALUATE))
-    draw_raster(network, x, shown.tolist(), splits.test.classes, path)
+    draw_raster(network, x, shown.tolist(), splits.test.classes, path, lambda logits: votes(logits, recipe.loss.on))
 
 
 def _quieten_lightning() -> None:

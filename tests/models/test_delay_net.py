@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -45,9 +47,15 @@ def test_dropout_keeps_its_choice_over_time() -> None:
 def test_delays_get_their_own_learning_rate() -> None:
     net = SpikingDelayNet((20, 12), 4, hidden=(10,), max_delay=5)
     optimizer = build_optimizer({"class": "Adam", "lr": 0.002, "weight_decay": 0.1, "delay_lr_factor": 50}, net)
-    assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.002, 0.1), (0.1, 0.0)]
+    found = [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
+    assert found == [(0.002, 0.1), (0.002, 0.0), (0.1, 0.0)]
+    weights, norms, delays = (group["params"] for group in optimizer.param_groups)
+    layers = net.stack.layers
+    assert {id(p) for p in weights} == {id(layers[name].weight) for name in ("delayed1", "readout")}
+    assert {id(p) for p in norms} == {id(layers["norm1"].weight), id(layers["norm1"].bias)}
+    assert {id(p) for p in delays} == {id(layers[name].positions.delay) for name in ("delayed1", "readout")}
     default = build_optimizer({"class": "Adam"}, net)
-    assert [group["lr"] for group in default.param_groups] == pytest.approx([0.001, 0.1])
+    assert [group["lr"] for group in default.param_groups] == pytest.approx([0.001, 0.001, 0.1])
     with pytest.raises(RecipeError, match="delay_lr_factor"):
         build_optimizer({"class": "Adam", "delay_lr_factor": 50}, nn.Linear(2, 2))
 
@@ -56,8 +64,33 @@ def test_sequences_are_turned_time_first() -> None:
     words = torch.rand(3, 7, 5)
     x = encoded(words, EncodingOptions("sequence", 7), seed=0)
     assert torch.equal(x[2, 1], words[1, 2])
-    with pytest.raises(ValueError, match=r"encoding.steps must be the 7 steps"):
-        encoded(words, EncodingOptions("sequence", 8), seed=0)
+    longer = encoded(words, EncodingOptions("sequence", 9), seed=0)
+    assert torch.equal(longer[:7], x)
+    assert longer.shape == (9, 3, 5)
+    assert not longer[7:].any()
+    with pytest.raises(ValueError, match=r"encoding.steps must be at least the 7 steps"):
+        encoded(words, EncodingOptions("sequence", 6), seed=0)
+    with pytest.raises(ValueError, match=r"at least the missing steps .* shape \(3, 7\)"):
+        encoded(words[..., 0], EncodingOptions("sequence", 8), seed=0)
+
+
+@pytest.mark.parametrize("delays", ["random", "none"])
+def test_delays_may_stay_as_they_start(delays: Any) -> None:
+    net = SpikingDelayNet((20, 12), 4, hidden=(10,), max_delay=5, delays=delays)
+    start = [layer.delays().clone() for layer in net.modules() if isinstance(layer, DelayedLinear)]
+    assert all(bool((delay == delay.round()).all()) for delay in start)
+    assert bool((start[0] == 0).all()) == (delays == "none")
+    optimizer = build_optimizer({"class": "Adam", "weight_decay": 0.1, "delay_lr_factor": 100}, net)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+    x = (torch.rand(20, 6, 12) < 0.3).float()
+    before = net(x)
+    net(x).square().mean().backward()
+    optimizer.step()
+    assert not torch.equal(net(x), before)
+    after = [layer.delays() for layer in net.modules() if isinstance(layer, DelayedLinear)]
+    assert all(map(torch.equal, start, after))
+    with pytest.raises(ValueError, match="delays must be 'learned', 'random' or 'none', got 'fixed'"):
+        SpikingDelayNet((20, 12), 4, delays="fixed")  # type: ignore[arg-type]
 
 
 def test_training_anneals_and_clamps() -> None:
@@ -78,7 +111,7 @@ def test_training_anneals_and_clamps() -> None:
         None,
         lambda x, seed: encoded(x, EncodingOptions("sequence", 10), seed),
         lambda network: build_optimizer({"class": "Adam", "lr": 0.05}, network),
-        lambda step, count, per_epoch: 1.0,
+        lambda step, count, per_epoch, of_delays: 0.5 if of_delays else 1.0,
         None,
         0,
         {},
@@ -87,7 +120,10 @@ def test_training_anneals_and_clamps() -> None:
     trainer = lightning.Trainer(
         max_epochs=4, logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu"
     )
-    trainer.fit(TrainingModule(parts), torch.utils.data.DataLoader(data, batch_size=None))
+    module = TrainingModule(parts)
+    trainer.fit(module, torch.utils.data.DataLoader(data, batch_size=None))
+    rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
+    assert rates == pytest.approx([0.05, 0.05, 2.5])
     assert seen == pytest.approx([annealed_sigma(epoch, 4, 4) for epoch in range(4) for _ in range(2)])
     for layer in ("delayed1", "readout"):
         delay = net.stack.layers[layer].positions.delay

@@ -17,11 +17,11 @@ STAND_INS = {"shd": spoken.shd_stand_in, "ssc": spoken.ssc_stand_in, "sc": spoke
 @pytest.mark.parametrize("name", STAND_INS)
 def test_stand_ins_have_the_shape_and_repeat(name: str) -> None:
     train, test = STAND_INS[name]("train", None), STAND_INS[name]("test", None)
-    assert train.shape == test.shape == (100, 140)
+    assert train.shape == test.shape == (101 if name == "sc" else 100, 140)
     assert len(train.classes) == (20 if name == "shd" else 35)
     assert train.labels.bincount().min() >= 57
     x, labels = train.batch(torch.tensor([5, 0]))
-    assert x.shape == (2, 100, 140)
+    assert x.shape == (2, *train.shape)
     assert x.dtype == torch.float32
     assert labels.tolist() == [train.labels[5], train.labels[0]]
     assert torch.equal(STAND_INS[name]("train", None).batch(torch.tensor([5, 0]))[0], x)
@@ -37,8 +37,23 @@ def test_classes_of_a_stand_in_differ_in_timing_alone() -> None:
         own = counts[words.labels == label].mean(0)
         error = spread * (len(words.labels) / (words.labels == label).sum()) ** 0.5
         assert bool(((own - counts.mean(0)).abs() < 5 * error).all())
-    first, second = (words.frames[words.labels == label].float().mean(0) for label in (0, 1))
-    assert float((first - second).abs().max()) > 0.03
+
+
+@pytest.mark.parametrize("name", ["shd", "ssc"])
+def test_groups_of_a_stand_in_take_turns_in_the_order_of_the_class(name: str) -> None:
+    words = STAND_INS[name]("train", None)
+    active = words.frames.float().unflatten(2, (7, 20)).sum(3)  # [N, T, groups]
+    assert 3000 < float(active.sum((1, 2)).mean()) < 6000, "spikes per word"
+    assert float(((active > 10).sum(2) > 1).float().mean()) < 1e-3, "one group at a time"
+    order = active.argmax(1).argsort(1)
+    for label in range(len(words.classes)):
+        own = order[words.labels == label]
+        assert bool((own == own.mode(0).values).float().mean() > 0.999)
+    assert len(
+        {tuple(order[words.labels == label].mode(0).values.tolist()) for label in range(len(words.classes))}
+    ) == (len(words.classes))
+    first = active.argmax(1).amin(1)
+    assert int(first.max() - first.min()) >= 10, "words start at different steps"
 
 
 def test_files_are_binned(tmp_path: Path) -> None:

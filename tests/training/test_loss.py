@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from snn.learning import make_rule
 from snn.models import SpikingMLP
 from snn.training import bptt, sequence_cross_entropy
-from snn.training.recipe import ScheduleOptions
-from snn.training.schedule import learning_rate_factor
+from snn.training.loss import SequenceLoss
+from snn.training.recipe import LossOptions, Recipe, RecipeError, ScheduleOptions
+from snn.training.schedule import delay_rate_factor, learning_rate_factor
 
 T, B, CLASSES = 7, 5, 3
 
@@ -32,6 +34,41 @@ def test_losses_follow_their_formula(smoothing: float) -> None:
     torch.testing.assert_close(sequence_cross_entropy(y, labels, "mean", smoothing), on_mean)
     torch.testing.assert_close(sequence_cross_entropy(y, labels, "steps", smoothing), on_steps)
     assert on_steps > on_mean
+
+
+def test_loss_on_summed_softmax_follows_its_formula() -> None:
+    y = 3 * torch.randn(T, B, CLASSES, dtype=torch.float64)
+    labels = torch.arange(B) % CLASSES
+    summed = (y.exp() / y.exp().sum(-1, keepdim=True)).sum(0)
+    torch.testing.assert_close(sequence_cross_entropy(y, labels, "softmax", 0.1), cross_entropy(summed, labels, 0.1))
+    loss = SequenceLoss(on="softmax")
+    torch.testing.assert_close(loss(y, labels), cross_entropy(summed, labels, 0.0))
+    torch.testing.assert_close(loss.scores(y), summed / T)
+
+
+def test_steps_vote_with_their_softmax_or_their_logits() -> None:
+    y = torch.tensor([[[9.0, 0.0]], [[0.0, 2.0]], [[0.0, 2.0]]])
+    assert SequenceLoss(on="mean").scores(y).argmax(1).tolist() == [0]
+    assert SequenceLoss(on="steps").scores(y).argmax(1).tolist() == [0]
+    assert SequenceLoss(on="softmax").scores(y).argmax(1).tolist() == [1]
+
+
+def test_losses_that_do_not_exist_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"on must be one of .* got 'sum'"):
+        SequenceLoss(on="sum")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"on 'softmax' is for cross_entropy, got 'squared_error'"):
+        SequenceLoss("squared_error", "softmax")
+    with pytest.raises(RecipeError, match=r"loss.on must be mean or steps with loss.name squared_error"):
+        LossOptions("squared_error", "softmax")
+    for given in ({"rule": "feedback_alignment"}, {"bptt_steps": 5}, {"rule": {"class": "bp", "chunk_steps": 5}}):
+        with pytest.raises(RecipeError, match=r"loss.on must be mean or steps unless the rule is bp over all steps"):
+            Recipe(loss=LossOptions(on="softmax"), **given)  # type: ignore[arg-type]
+
+
+def test_training_reports_the_answers_of_its_loss() -> None:
+    network, x, labels = network_and_batch()
+    result = make_rule("bp", SequenceLoss(on="softmax"))(network, x, labels, lambda loss: loss.backward())
+    torch.testing.assert_close(result.logits, network(x).softmax(-1).mean(0).detach())
 
 
 def network_and_batch() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
@@ -114,6 +151,47 @@ def test_cosine_with_warm_up() -> None:
 def test_constant_with_warm_up() -> None:
     options = ScheduleOptions("constant")
     assert [learning_rate_factor(step, 4, 2, options) for step in range(5)] == [0.5, 1, 1, 1, 1]
+
+
+def test_one_cycle_is_that_of_torch() -> None:
+    count, lr = 2000, 1e-3
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.Adam([parameter], lr)
+    torchs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5 * lr, total_steps=count)
+    options = ScheduleOptions("one_cycle", peak_factor=5.0)
+    for step in range(count - 1):
+        ours = lr * learning_rate_factor(step, count, 0, options)
+        assert ours == pytest.approx(
+            optimizer.param_groups[0]["lr"], rel=0.02, abs=lr / 100
+        )  # torch's is a step shorter
+        optimizer.step()
+        torchs.step()
+    assert learning_rate_factor(count, count, 0, options) == pytest.approx(5 / 25 / 1e4)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_short_one_cycles_learn(count: int) -> None:
+    options = ScheduleOptions("one_cycle", peak_factor=5.0)
+    factors = [learning_rate_factor(step, count, 0, options) for step in range(count)]
+    assert factors[0] == pytest.approx(0.2)
+    assert count == 1 or max(factors) > 2.0
+
+
+def test_delays_follow_a_cosine_beside_one_cycle() -> None:
+    options = ScheduleOptions("one_cycle", peak_factor=5.0)
+    assert [delay_rate_factor(step, 4, 0, options) for step in range(5)] == pytest.approx(
+        [(1 + math.cos(math.pi * step / 4)) / 2 for step in range(5)]
+    )
+    cosine = ScheduleOptions("cosine", warmup_epochs=1)
+    for step in range(6):
+        assert delay_rate_factor(step, 5, 2, cosine) == learning_rate_factor(step, 5, 2, cosine)
+
+
+def test_one_cycle_refuses_what_it_cannot_use() -> None:
+    with pytest.raises(RecipeError, match=r"schedule.warmup_epochs must be 0 with one_cycle"):
+        ScheduleOptions("one_cycle", warmup_epochs=1)
+    with pytest.raises(RecipeError, match=r"schedule.peak_factor must be > 0, got 0"):
+        ScheduleOptions("one_cycle", peak_factor=0)
 
 
 def test_warm_up_over_the_whole_run() -> None:
