@@ -20,7 +20,7 @@ from neuromorphic.compiler.neurons import fires_binary
 from snn.kernels.cpu_source import numba_dialect
 from snn.kernels.emit import Emitter
 from snn.kernels.graph import rewrite
-from snn.kernels.kernel_text import PAD, KernelSpec, header, hoisted_constants, indented, lane_names
+from snn.kernels.kernel_text import PAD, KernelSpec, header, hoisted_constants, indented, lane_names, scalar_names
 from snn.kernels.lower import ForwardStep, forward_step
 from snn.kernels.source_cache import load_source
 from snn.kernels.trace import TracedStep, is_switch, trace
@@ -103,7 +103,7 @@ def _update(number: int, kind: Kind, dtype: str) -> str:
     dialect = numba_dialect(dtype)
     plain = forward_step(kind.step, kind.form)
     roots = [plain.output, *plain.new_states.values()]
-    constants, hoisted = hoisted_constants(kind.step, kind.form, spec, dialect, roots)
+    constants, hoisted = hoisted_constants(scalar_names(kind.step, kind.form, spec), dialect, roots)
     emitter = Emitter(dialect, constants | lane_names(kind.step, spec, x="x[j]"))
     columns = {name: OWN + k for k, name in enumerate(kind.columns())}
     states = [f"s_{name}" for name in kind.step.new_states]

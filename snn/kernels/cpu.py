@@ -20,7 +20,7 @@ from snn.surrogate import ClosedForm
 
 
 @dataclass(frozen=True)
-class _Kernel:
+class Kernel:
     """A compiled function and the scratch that each thread of it needs."""
 
     function: Callable[..., None]
@@ -44,19 +44,19 @@ class _Kernels:
     """The kernels of one neuron under one set of switches, generated when first used."""
 
     step: TracedStep
-    _known: dict[tuple[Any, ...], _Kernel] = field(default_factory=dict)
+    _known: dict[tuple[Any, ...], Kernel] = field(default_factory=dict)
 
-    def forward(self, form: ClosedForm, spec: KernelSpec) -> _Kernel:
+    def forward(self, form: ClosedForm, spec: KernelSpec) -> Kernel:
         return self._kernel("forward", forward_source, form, spec)
 
-    def backward(self, form: ClosedForm, spec: KernelSpec) -> _Kernel:
+    def backward(self, form: ClosedForm, spec: KernelSpec) -> Kernel:
         return self._kernel("backward", backward_source, form, spec)
 
-    def _kernel(self, kind: str, generate: Callable[..., KernelSource], form: ClosedForm, spec: KernelSpec) -> _Kernel:
+    def _kernel(self, kind: str, generate: Callable[..., KernelSource], form: ClosedForm, spec: KernelSpec) -> Kernel:
         key = (kind, form.name, spec)
         if key not in self._known:
             source = generate(self.step, form, spec)
-            self._known[key] = _Kernel(getattr(load_source(source.name, source.text), kind), source)
+            self._known[key] = Kernel(getattr(load_source(source.name, source.text), kind), source)
         return self._known[key]
 
 

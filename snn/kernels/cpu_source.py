@@ -15,7 +15,7 @@ from pathlib import Path
 
 from snn.kernels.emit import Dialect, Emitter
 from snn.kernels.graph import Node
-from snn.kernels.kernel_text import PAD, KernelSpec, header, hoisted_constants, indented, lane_names
+from snn.kernels.kernel_text import PAD, KernelSpec, header, hoisted_constants, indented, lane_names, scalar_names
 from snn.kernels.lower import BackwardStep, backward_step, forward_step
 from snn.kernels.trace import TracedStep
 from snn.surrogate import ClosedForm
@@ -174,7 +174,7 @@ class _Writer:
         ]
 
     def _constants(self, roots: list[Node]) -> tuple[dict[Node, str], list[str]]:
-        return hoisted_constants(self.step, self.form, self.spec, self.dialect, roots)
+        return hoisted_constants(scalar_names(self.step, self.form, self.spec), self.dialect, roots)
 
     def _write_states(self, values: list[str]) -> list[str]:
         return [f"work[{name}_row + j] = {value}" for name, value in zip(self.states, values, strict=True)]
@@ -210,7 +210,7 @@ class _Writer:
             "import numpy as np",
             "from numba import njit",
             "",
-            f"from snn.kernels.cpu_math import exp_{dtype}, spread, tanh_{dtype}  # {_digest_of_math()}",
+            f"from snn.kernels.cpu_math import exp_{dtype}, spread, tanh_{dtype}  # {digest_of_math()}",
             "",
             f"real = np.{dtype}",
             f"WIDTH = {width}",
@@ -242,6 +242,6 @@ def _lanes(*body: str) -> list[str]:
     return ["for j in range(n):", *indented(list(body))]
 
 
-def _digest_of_math() -> str:
+def digest_of_math() -> str:
     """Puts the text of the functions that kernels inline into their names, so that no compiled kernel outlives them."""
     return hashlib.sha256((Path(__file__).parent / "cpu_math.py").read_bytes()).hexdigest()[:8]

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from snn.kernels.emit import Dialect, Emitter
 from snn.kernels.graph import Node, in_order
-from snn.kernels.kernel_text import KernelSpec, header, hoisted_constants, indented, lane_names
+from snn.kernels.kernel_text import KernelSpec, header, hoisted_constants, indented, lane_names, scalar_names
 from snn.kernels.lower import BackwardStep, backward_step, forward_step
 from snn.kernels.trace import TracedStep
 from snn.surrogate import ClosedForm
@@ -126,13 +126,14 @@ class _Writer:
         self.learnable = [f"g_p_{name}" for name in spec.kernel.learnable]
         self._keep = spec.kernel.keep
         self._lane_names = lane_names(step, spec.kernel, x="x_now")
+        self._scalars = scalar_names(step, form, spec.kernel)
 
     def forward(self) -> GpuSource:
         plain = forward_step(self.step, self.form)
         by_name = {f"s_{name}": node for name, node in plain.new_states.items()}
         kept = backward_step(self.step, self.form, self.spec.kernel.learnable).kept_apart if self._keep else []
         roots = [plain.output, *by_name.values(), *kept]
-        constants, before = hoisted_constants(self.step, self.form, self.spec.kernel, self.dialect, roots)
+        constants, before = hoisted_constants(self._scalars, self.dialect, roots)
         emitter = Emitter(self.dialect, constants | self._lane_names)
         body = [_LOAD_X, *emitter.define(roots), _store("z_t", self._wide(emitter, plain.output), "z")]
         body += [_store(f"{name}_seq_t", self._wide(emitter, by_name[name])) for name in self.recorded]
@@ -159,7 +160,7 @@ class _Writer:
         g_states, g_params = list(plain.g_states.values()), list(plain.g_params.values())
         gradients = [plain.g_input, *g_states, *g_params]
         roots = [*kept, *plain.new_states.values(), *gradients]
-        constants, before = hoisted_constants(self.step, self.form, self.spec.kernel, self.dialect, roots)
+        constants, before = hoisted_constants(self._scalars, self.dialect, roots)
         text = _Text(["x", "x_stride", "g_x"], before, saved_rows=0 if self._keep else len(kept) - reuses_g_x)
         saved = [f"saved_t + {k} * saved_stride" if k else "saved_t" for k in range(text.saved_rows)]
         places = [f"{row}_t" for row in kept_rows] or (["g_x_t", *saved] if reuses_g_x else saved)

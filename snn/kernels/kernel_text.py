@@ -45,13 +45,15 @@ def lane_names(step: TracedStep, spec: KernelSpec, x: str) -> dict[Node, str]:
     return names | {leaf("param", name): f"p_{name}" for name in spec.arrays}
 
 
-def hoisted_constants(
-    step: TracedStep, form: ClosedForm, spec: KernelSpec, dialect: Dialect, roots: list[Node]
-) -> tuple[dict[Node, str], list[str]]:
-    """Names of what depends on scalar parameters alone, and the lines that compute it before the loops."""
+def scalar_names(step: TracedStep, form: ClosedForm, spec: KernelSpec) -> dict[Node, str]:
+    """Names of the leaves that are the same for all neurons."""
     leaf = step.graph.leaf
     names = {leaf("param", name): f"p_{name}" for name in step.values if name not in spec.arrays}
-    names |= {leaf("surrogate", name): f"surrogate_{name}" for name in form.params}
+    return names | {leaf("surrogate", name): f"surrogate_{name}" for name in form.params}
+
+
+def hoisted_constants(names: dict[Node, str], dialect: Dialect, roots: list[Node]) -> tuple[dict[Node, str], list[str]]:
+    """Names of what depends on the scalars `names` alone, and the lines that compute it before the loops."""
     order = in_order(roots)
     fixed: set[Node] = set()
     for node in order:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import networkx as nx
@@ -78,17 +78,13 @@ def forward_step(step: TracedStep, form: ClosedForm) -> ForwardStep:
 def backward_step(step: TracedStep, form: ClosedForm, learnable: Iterable[str]) -> BackwardStep:
     """The vector-Jacobian product of `step`; `learnable` names the parameters whose gradient is wanted."""
     graph = step.graph
-    adjoint = Adjoint(graph, lambda u: _surrogate_node(graph, form, form.derivative, u))
     seeds = [(step.output, graph.leaf("grad", OUTPUT))]
     seeds += [(node, graph.leaf("grad", f"s_{name}")) for name, node in step.new_states.items()]
-    adjoint(seeds)
-
-    zero = graph.const(0.0)
-    leaves = {("input", "x"): graph.leaf("input", "x")}
-    leaves |= {("state", name): graph.leaf("state", name) for name in step.new_states}
-    leaves |= {("param", name): graph.leaf("param", name) for name in learnable}
-    gradients = {f"{kind} {name}": adjoint.of(leaf) or zero for (kind, name), leaf in leaves.items()}
-    gradients = _plain(gradients, graph, form)
+    leaves = {"input x": graph.leaf("input", "x")}
+    leaves |= {f"state {name}": graph.leaf("state", name) for name in step.new_states}
+    leaves |= {f"param {name}": graph.leaf("param", name) for name in learnable}
+    found = gradients_of(step, form, seeds, leaves)
+    gradients = {name: found.get(name, graph.const(0.0)) for name in leaves}
     new_states = _plain(step.new_states, graph, form)
     output = _plain({OUTPUT: step.output}, graph, form)
     return BackwardStep(
@@ -98,6 +94,21 @@ def backward_step(step: TracedStep, form: ClosedForm, learnable: Iterable[str]) 
         g_states={name: gradients[f"state {name}"] for name in step.new_states},
         g_params={name: gradients[f"param {name}"] for name in learnable},
     )
+
+
+def gradients_of(
+    step: TracedStep, form: ClosedForm, seeds: Sequence[tuple[Node, Node]], leaves: Mapping[str, Node]
+) -> dict[str, Node]:
+    """Plain expressions of the gradients of `leaves`, but for those that no gradient reaches.
+
+    Args:
+        seeds: (node, gradient that arrives there).
+    """
+    graph = step.graph
+    adjoint = Adjoint(graph, lambda u: _surrogate_node(graph, form, form.derivative, u))
+    adjoint(seeds)
+    found = {name: adjoint.of(leaf) for name, leaf in leaves.items()}
+    return _plain({name: node for name, node in found.items() if node is not None}, graph, form)
 
 
 def _depends_on_gradients(roots: list[Node]) -> set[int]:

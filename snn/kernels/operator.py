@@ -48,13 +48,22 @@ def run_kernel(backend: str, call: NeuronCall) -> NeuronResult:
 
 
 def _outputs(text: str, x: Tensor, tensors: list[Tensor]) -> Sequence[Tensor]:
-    if torch.compiler.is_compiling() or type(x) not in (Tensor, torch.nn.Parameter):
+    if _is_compiled(x):
         return neuron(x, tensors, text)
     if _transforms_are_active():
         return _Transformable.apply(text, x, *tensors)
     if torch.is_grad_enabled() and (x.requires_grad or any(tensor.requires_grad for tensor in tensors)):
         return _Eager.apply(text, x, *tensors)
     return _forward(parse(text), x, tensors)
+
+
+def is_eager(x: Tensor) -> bool:
+    """True for a call on plain tensors, that no compiler, exporter or transform of torch.func looks at."""
+    return not _is_compiled(x) and not _transforms_are_active()
+
+
+def _is_compiled(x: Tensor) -> bool:
+    return torch.compiler.is_compiling() or type(x) not in (Tensor, torch.nn.Parameter)
 
 
 # Where a release of torch should lack this function, every call takes the slower way that is right in any case.

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 
 from snn.errors import ShapeError
-from snn.kernels.memory import empty
 from snn.neurons.membrane import CARRIED, COMPARED, MembraneNorm, MembraneView
 
 
@@ -98,10 +95,10 @@ class MPBN(MembraneNorm):
         row = () if self.step_count is None else (step,)
         return self._map(self.running_mean[row], self.running_var[row], dims)
 
-    def batch_values(self, h: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
+    def batch_values(
+        self, mean: torch.Tensor, var: torch.Tensor, count: int, step: int, dims: int
+    ) -> dict[str, torch.Tensor]:
         """Scale and shift from the batch, whose statistics move the running ones."""
-        mean, var = _Moments.apply(h, self.shape)
-        count = h.numel() // mean.numel()
         if self.sync and torch.distributed.is_available() and torch.distributed.is_initialized():
             mean, var, count = _over_processes(mean, var, count)
         if count < 2:
@@ -111,7 +108,7 @@ class MPBN(MembraneNorm):
             for running, new in ((self.running_mean, mean), (self.running_var, var * (count / (count - 1)))):
                 running[row].lerp_(new.to(running.dtype), self.momentum)
             self.num_batches_tracked += 1
-        return self._map(mean, var, h.dim())
+        return self._map(mean, var, dims)
 
     def check_call(self, x: torch.Tensor, continued: bool) -> None:
         """Raises ShapeError for other features, ValueError for steps that have no statistics of their own."""
@@ -142,31 +139,6 @@ class MPBN(MembraneNorm):
     def extra_repr(self) -> str:
         features = self.shape if self.elementwise else self.shape[0]
         return f"{features}, eps={self.eps}, momentum={self.momentum}, carry={self.carry!r}, steps={self.step_count}"
-
-
-class _Moments(torch.autograd.Function):
-    """Mean and biased variance of h [B, C, ...] over all dimensions but those of `features` [C] or [C, ...]."""
-
-    @staticmethod
-    def forward(ctx: Any, h: torch.Tensor, features: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-        if h.device.type == "cpu" and h.dtype in (torch.float32, torch.float64) and h.is_contiguous():
-            from snn.layers.norm_sums import channel_moments
-
-            mean, var = (moment.view(features) for moment in channel_moments(h, prod(features)))
-        else:
-            var, mean = torch.var_mean(h.view(len(h), *features, -1), (0, -1), correction=0)
-        ctx.save_for_backward(h, mean)
-        return mean, var
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, g_mean: torch.Tensor, g_var: torch.Tensor) -> tuple[torch.Tensor, None]:
-        h, mean = ctx.saved_tensors
-        slope = g_var * (2.0 * mean.numel() / h.numel())
-        level = g_mean * (mean.numel() / h.numel()) - slope * mean
-        shape = (*mean.shape, *(1 for _ in range(h.dim() - 1 - mean.dim())))
-        out = empty(h.shape, h.dtype) if h.device.type == "cpu" else torch.empty_like(h)
-        return torch.addcmul(level.view(shape), h, slope.view(shape), out=out), None
 
 
 def _over_processes(mean: torch.Tensor, var: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor, int]:

@@ -43,6 +43,7 @@ class FoldedThreshold(MembraneNorm):
         self.register_buffer("sign", sign)
         self.channelwise = channelwise
         self.step_count = steps
+        self.shape = tuple(threshold.shape if steps is None else threshold.shape[1:])
 
     @property
     def view(self) -> MembraneView:  # type: ignore[override]
@@ -61,9 +62,11 @@ class FoldedThreshold(MembraneNorm):
             threshold, sign = threshold.view(shape), sign.view(shape)
         return {"fire_sign": sign, "fire_threshold": threshold}
 
-    def batch_values(self, h: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
+    def batch_values(
+        self, mean: torch.Tensor, var: torch.Tensor, count: int, step: int, dims: int
+    ) -> dict[str, torch.Tensor]:
         """As `values`; nothing depends on the batch."""
-        return self.values(step, h.dim())
+        return self.values(step, dims)
 
     def check_call(self, x: torch.Tensor, continued: bool) -> None:
         """Raises ValueError for steps that have no threshold of their own."""

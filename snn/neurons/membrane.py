@@ -21,8 +21,11 @@ from snn.kernels.backend import run
 from snn.kernels.call import NeuronCall, NeuronResult
 from snn.kernels.graph import Graph, Node, Symbol, TraceError
 from snn.kernels.memory import empty
+from snn.kernels.moments import Moments
+from snn.kernels.operator import is_eager
 from snn.ops import membrane_seen_through
 
+CHARGED = "charged_membrane"
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -65,10 +68,12 @@ class MembraneNorm(nn.Module):
     Attributes:
         view: how the membrane is seen.
         step_count: number of steps with values of their own, or None if all steps share them.
+        shape: of the values of a step: [C], or a whole sample.
     """
 
     view: MembraneView
     step_count: int | None
+    shape: tuple[int, ...]
 
     @property
     @abstractmethod
@@ -80,8 +85,15 @@ class MembraneNorm(nn.Module):
         """The view's parameters at `step`, shaped for a step of the input with `dims` dimensions ([B, ...])."""
 
     @abstractmethod
-    def batch_values(self, h: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
-        """The view's parameters at `step` from the membranes h [B, ...], differentiable."""
+    def batch_values(
+        self, mean: torch.Tensor, var: torch.Tensor, count: int, step: int, dims: int
+    ) -> dict[str, torch.Tensor]:
+        """The view's parameters at `step` from the batch, differentiable.
+
+        Args:
+            mean, var: of `count` membranes each, of shape `shape`; the variance is the biased one.
+            dims: as in `values`.
+        """
 
     @abstractmethod
     def check_call(self, x: torch.Tensor, continued: bool) -> None:
@@ -109,6 +121,18 @@ def charge_alone(model: NeuronModel) -> NeuronModel:
         return h, {name: getattr(s, name) for name in model.state}
 
     return new_model(f"{model.name}_charge", step, model.state, model.params, f"{model.key}+charge")
+
+
+@functools.cache
+def fire_alone(model: NeuronModel, view: MembraneView) -> NeuronModel:
+    """A model that takes up the step after the charge; the membrane is its parameter `CHARGED`."""
+
+    def step(x: Any, s: Any, p: Any) -> tuple[Any, dict[str, Any]]:
+        with membrane_seen_through(lambda _, threshold: view.see(getattr(p, CHARGED), threshold, p)):
+            return model.step(x, s, p)
+
+    params = {**model.params, **view.params, CHARGED: 0.0}
+    return new_model(f"{model.name}_{view.name}_fire", step, model.state, params, f"{model.key}+{view.name}+fire")
 
 
 def _membrane_and_threshold(model: NeuronModel, x: Any, s: Any, p: Any) -> tuple[Any, Any]:
@@ -170,25 +194,48 @@ def run_with_norm(norm: MembraneNorm | None, backend: str, call: NeuronCall, fir
     if norm.step_count is None and not norm.uses_batch:
         return run(backend, replace(call, model=model, params={**call.params, **norm.values(0, call.x.dim() - 1)}))
     x = call.x.float() if call.x.dtype in HALF else call.x
+    run_step = _in_one_pass if norm.uses_batch and backend == "numba" and is_eager(x) else _in_two_runs
     states: Mapping[str, Any] = call.states
     steps = []
     for number, x_t in enumerate(_Steps.apply(x), start=first_step):
-        one = replace(call, x=x_t.unsqueeze(0), states=states)
-        if norm.uses_batch:
-            charge = run(backend, replace(one, model=charge_alone(call.model), recorded=()))
-            values = norm.batch_values(charge.output.squeeze(0), number)
-        else:
-            values = norm.values(number, x_t.dim())
-        steps.append(run(backend, replace(one, model=model, params={**call.params, **values})))
+        steps.append(run_step(norm, backend, replace(call, x=x_t.unsqueeze(0), states=states), number))
         states = steps[-1].states
     sequences = {name: _Sequence.apply(*(step.sequences[name] for step in steps)) for name in call.recorded}
     output = _Sequence.apply(*(step.output for step in steps)).to(call.x.dtype)
     return NeuronResult(output, steps[-1].states, sequences)
 
 
+def _in_two_runs(norm: MembraneNorm, backend: str, call: NeuronCall, step: int) -> NeuronResult:
+    """One step: a run that charges if the norm uses the batch, then one that charges, normalises and fires."""
+    dims = call.x.dim() - 1
+    if norm.uses_batch:
+        charge = run(backend, replace(call, model=charge_alone(call.model), recorded=()))
+        h = charge.output.squeeze(0)
+        mean, var = Moments.apply(h, norm.shape)
+        values = norm.batch_values(mean, var, h.numel() // mean.numel(), step, dims)
+    else:
+        values = norm.values(step, dims)
+    return run(backend, replace(call, model=with_view(call.model, norm.view), params={**call.params, **values}))
+
+
+def _in_one_pass(norm: MembraneNorm, backend: str, call: NeuronCall, step: int) -> NeuronResult:
+    """The same on the CPU: the kernel that charges takes the statistics, and the next one fires from its membrane."""
+    from snn.kernels.lanes import one_step, output_with_moments  # brings Numba
+
+    call = replace(call, x=call.x.squeeze(0))
+    h, mean, var = output_with_moments(replace(call, model=charge_alone(call.model)), norm.shape)
+    values = norm.batch_values(mean, var, h.numel() // mean.numel(), step, h.dim())
+    params = {**call.params, **values, CHARGED: h}
+    result = one_step(replace(call, model=fire_alone(call.model, norm.view), params=params))
+    sequences = {name: sequence.unsqueeze(0) for name, sequence in result.sequences.items()}
+    return NeuronResult(result.output.unsqueeze(0), result.states, sequences)
+
+
 def _joined(parts: Sequence[torch.Tensor], shape: Sequence[int]) -> torch.Tensor:
     """The parts one after the other along the first dimension; on the CPU in memory that is used again."""
     like = parts[0]
+    if torch.is_grad_enabled():  # for a second derivative
+        return torch.cat(list(parts))
     whole = empty(torch.Size(shape), like.dtype) if like.device.type == "cpu" else like.new_empty(shape)
     for piece, part in zip(whole.split([len(part) for part in parts]), parts, strict=True):
         piece.copy_(part)

@@ -266,6 +266,38 @@ def test_gradients_do_not_depend_on_the_number_of_threads() -> None:
         assert torch.equal(one, three)
 
 
+@pytest.mark.parametrize("carry", ["raw", "normalised"])
+@pytest.mark.parametrize(("name", "arguments"), WITH_NORM, ids=lambda value: value if isinstance(value, str) else "")
+def test_one_pass_equals_two_runs(
+    name: str, arguments: dict[str, Any], carry: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from snn.neurons import membrane
+
+    x = (1.5 * torch.randn(4, 6, 6)).requires_grad_()
+    start = snn.NEURONS[name](**arguments, step_mode="m", membrane_norm=trained(6, torch.float32, carry=carry))
+    runs = []
+    for eager in (True, False):
+        monkeypatch.setattr(membrane, "is_eager", lambda _, eager=eager: eager)
+        layer = copy.deepcopy(start)
+        y = layer(x)
+        runs.append([y, *torch.autograd.grad((y * x.detach()).sum(), [x, *layer.parameters()]), *layer.buffers()])
+    assert torch.equal(runs[0][0], runs[1][0])
+    for one, two in zip(*runs, strict=True):
+        torch.testing.assert_close(one, two, rtol=2e-5, atol=2e-6)
+
+
+def test_second_derivatives() -> None:
+    x = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True)
+    layer = snn.LIF(step_mode="m", backend="numba", membrane_norm=MPBN(3)).double()
+    (first,) = torch.autograd.grad(layer(x).sum(), x, create_graph=True)
+    with pytest.raises(UnsupportedError, match="use backend='reference'"):
+        first.sum().backward()
+    layer.backend = "reference"
+    (first,) = torch.autograd.grad((layer(x) * x.detach()).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), x)
+    assert second.abs().max() > 0
+
+
 def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="carry must be 'raw' or 'normalised', got 'both'"):
         MPBN(3, carry="both")  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import torch
 from numba import njit
 
 from snn.kernels import threads
+from snn.kernels.moments import of_channels
 
 Array = np.ndarray[Any, Any]
 BLOCK = 2048  # lanes whose sums stay in the first-level cache
@@ -49,8 +50,4 @@ def channel_moments(h: torch.Tensor, channels: int) -> tuple[torch.Tensor, torch
 
     count = torch.get_num_threads()
     threads.run(work, threads.ranges(rows.shape[1], len(rows), count, BLOCK), count)
-    by_channel = mean.reshape(channels, -1).astype(np.float64)
-    whole = by_channel.mean(axis=1)
-    between = ((by_channel - whole[:, None]) ** 2).mean(axis=1)
-    within = spread.reshape(channels, -1).sum(axis=1, dtype=np.float64) / rows.size * channels
-    return torch.from_numpy(whole).to(h.dtype), torch.from_numpy(within + between).to(h.dtype)
+    return of_channels(mean, spread, len(rows), channels)
