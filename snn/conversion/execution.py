@@ -108,7 +108,7 @@ class Execution:
                     for source in node.args
                 ]
                 self._check_batch(node, sequences, batch)
-                sequence = layer.sequence(*sequences)
+                sequence = layer(*sequences, over_time=True)
                 result = sequence.flatten(0, 1)
                 sent = sent or (not self.constant_input and bool(sequence[-1].any()))
             else:
