@@ -108,7 +108,7 @@ class ConvertedNetwork(nn.Module):
     def forward(self, x: torch.Tensor, T: int | None = None, return_all_steps: bool = False) -> torch.Tensor:
         steps = self._checked(x, T)
         if not return_all_steps and self.coding == "rate":
-            skipped = self._skipped(steps)
+            skipped = self.skipped(steps)
             total = x.new_zeros(())
             for first, outputs in self.run(x, steps):
                 total = total + outputs[max(0, skipped - first) :].sum(0)
@@ -174,11 +174,12 @@ class ConvertedNetwork(nn.Module):
         return max(1, CHUNK_VALUES // max(1, self._execution.largest))
 
     def _mean(self, sums: torch.Tensor, count: int) -> torch.Tensor:
-        skipped = self._skipped(count)
+        skipped = self.skipped(count)
         total = sums[count - 1] if skipped == 0 else sums[count - 1] - sums[skipped - 1]
         return total / (count - skipped)
 
-    def _skipped(self, steps: int) -> int:
+    def skipped(self, steps: int) -> int:
+        """First steps that the read-out of a run of so many steps leaves out."""
         wanted = int(self.skipped_steps)
         return wanted if steps - wanted >= LEAST_READ_STEPS else max(0, min(wanted, steps - LEAST_READ_STEPS - 1))
 
