@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -18,6 +18,9 @@ from torch import nn
 from neuromorphic.compiler.event_network import DTYPES, compile
 from snn.errors import UnsupportedError
 from snn.training.loss import On, votes
+
+if TYPE_CHECKING:
+    from snn.conversion.run_network import ConvertedRun
 
 _LATENCY_IMAGES = 50
 _CALIBRATION_IMAGES = 200
@@ -121,7 +124,15 @@ def _engine(
 ) -> Run:
     if engine == "torch":
         return _torch_run(network)
-    _check_engine(network, engine)
+    from snn.conversion.run_network import ConvertedRun
+
+    if isinstance(network, ConvertedRun) and engine.startswith("int:"):
+        raise UnsupportedError(
+            f"--engine {engine}: converted neurons start at a membrane of their own, which no integer format here has; "
+            "use --engine event or torch"
+        )
+    if engine == "event" and isinstance(network, ConvertedRun) and not network.repeats_steps():
+        return _unequal_steps(network, x, dtype, found)
     if engine == "event":
         event = compile(network, x[:, :1], dtype)
         report = event.check(network, x[:, :1000])
@@ -133,22 +144,19 @@ def _engine(
     raise ValueError(f"--engine must be event, torch or int:TARGET, got {engine!r}")
 
 
-def _check_engine(network: nn.Module, engine: str) -> None:
-    """Raises UnsupportedError for a converted network that the engine cannot run step by step."""
-    from snn.conversion.run_network import ConvertedRun
+def _unequal_steps(network: ConvertedRun, x: torch.Tensor, dtype: str, found: dict[str, Any]) -> Run:
+    """The event network of a conversion whose run is more than equal steps: sum coding, or a delayed read-out.
 
-    if not isinstance(network, ConvertedRun) or (engine == "event" and network.repeats_steps()):
-        return
-    if engine == "event":
-        raise UnsupportedError(
-            "--engine event: the steps of this conversion differ (coding 'sum', a preparation, or a delayed read-out); "
-            "use --engine torch, or convert with recipe rate, qcfs, calibration-light, burst or signed"
-        )
-    if engine.startswith("int:"):
-        raise UnsupportedError(
-            f"--engine {engine}: converted neurons start at a membrane of their own, which no integer format here has; "
-            "use --engine event or torch"
-        )
+    Raises: UnsupportedError for one that has no such form.
+    """
+    from snn.conversion.event_form import event_form
+
+    form = event_form(network.network, x)
+    event = compile(form.network, form.inputs(x[:, :1]), dtype)
+    report = event.check(form.network, form.inputs(x[:, :1000]))
+    found["equal_spikes"] = report.spike_agreement
+    found["neurons"], found["synapses"] = event.report.neurons, event.report.synapses
+    return lambda part: form.logits(event.run(form.inputs(part)))
 
 
 def _integer_run(trained: Trained, network: nn.Module, target: str, found: dict[str, Any]) -> Run:

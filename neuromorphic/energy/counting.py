@@ -41,7 +41,8 @@ def count(
         call: how the network is called: "sequence" as network(x) with x [T, B, ...]; "step" as network(x[t]) for each t
             from a fresh state; "batch" as network(x) with x [B, ...]. "auto" takes what the step modes of the neurons
             say; without neurons "sequence" for networks made of `snn.models.Stack` and "batch" for others.
-        steps: with "batch", how many steps the network makes of one input by itself; default 1.
+        steps: with "batch", how many steps the network makes of one input by itself; default 1, for a converted network
+            (`snn.convert(...).snn`, data [B, ...]) its T.
         spiking: further layers whose output is spikes: module classes or module names.
 
     Returns: counts of all samples, in the order of the layers.
@@ -94,10 +95,16 @@ def _count_batch(
 ) -> Counts:
     import torch
 
+    from neuromorphic.energy.converted import converted_network, count_converted, repeats_one_image
     from neuromorphic.energy.neuron_kinds import reset_all
     from neuromorphic.energy.records import Layout
     from neuromorphic.energy.torch_counter import TorchCounter
 
+    converted = converted_network(network)
+    if converted is network and converted is not None and call in ("auto", "batch"):
+        return count_converted(network, converted, x, steps or converted.T, signal, spiking)
+    if converted is not None and call in ("auto", "sequence") and steps is None and repeats_one_image(x):
+        return count_converted(network, converted, x[0], len(x), signal, spiking)
     counter = TorchCounter(network, spiking)
     chosen = counter.call_of_neurons() if call == "auto" else call
     axes = 1 if chosen == "batch" else 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
@@ -14,6 +14,7 @@ from torch import nn
 
 from neuromorphic.energy.counts import ANALOG, SPIKES, Signal
 from neuromorphic.energy.quantised import LevelIF
+from snn.conversion.layers import SpikingLayer
 from snn.declaration import NeuronModel
 from snn.errors import UnsupportedError
 from snn.kernels.graph import Node, TraceError
@@ -21,7 +22,7 @@ from snn.kernels.trace import trace
 from snn.neurons import BipolarIF, Neuron
 
 _SNNTORCH = "snntorch._neurons.neurons.SpikingNeuron"
-_NO_LEAK = {"v_threshold", "v_reset", "detach_reset"}
+_NO_LEAK = {"v_threshold", "v_reset", "detach_reset", "theta", "v_start", "lo", "hi", "most"}
 
 Spiking = Sequence[type[nn.Module] | str]
 """Further layers whose output is declared to be spikes: classes, or names of modules."""
@@ -70,6 +71,20 @@ def neuron_kind(module: nn.Module, name: str, spiking: Spiking) -> NeuronKind | 
     return None
 
 
+def signals_of_conversions(modules: Mapping[str, nn.Module]) -> dict[str, Signal]:
+    """What the neurons inside of spiking layers of converted networks send, by the name of the neurons.
+
+    Args:
+        modules: by name, as `named_modules` gives them.
+    """
+    found = {}
+    for name, module in modules.items():
+        if isinstance(module, SpikingLayer):
+            least, most = module.step_counts
+            found[f"{name}.neuron" if name else "neuron"] = Signal("spikes", max(most, -least), signed=least < 0)
+    return found
+
+
 def _ours(module: Neuron) -> NeuronKind:
     single = module.step_mode == "s"
     return NeuronKind(
@@ -94,7 +109,7 @@ def _resets_hard(module: Neuron) -> bool | None:
     params = module.call_params()
     if "v_reset" in params:
         return params["v_reset"] is not None
-    return False if "v_threshold" in params else None
+    return False if "v_threshold" in params or "theta" in params else None
 
 
 def _our_signal(module: Neuron) -> Signal:

@@ -183,7 +183,9 @@ def _subtracted_from(tags: Tags, arguments: tuple[Any, ...], out: Any) -> Tag:
 
 
 def _scaled(tags: Tags, arguments: tuple[Any, ...], out: Any) -> Tag:
-    operands = [tags.get(x) for x in tensors(arguments[:2])]
+    pairs = [(x, tags.get(x)) for x in tensors(arguments[:2])]
+    # A weight that is a single number is a common factor, which folds into what follows.
+    operands = [tag for x, tag in pairs if not (tag.is_weight and x.dim() == 0)] or [tag for _, tag in pairs]
     tag = joined(operands)
     signals = [operand.signal for operand in operands if operand.signal is not None]
     if any(operand.is_weight for operand in operands) and signals:

@@ -207,8 +207,12 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def energy_by_step(report: Report, model: str) -> list[float]:
-    """Typical energy of the first t steps in pJ, for t = 1..T; empty where the model is not in pJ or was refused."""
+    """Typical energy of the first t steps in pJ, for t = 1..T; empty where the model is not in pJ or was refused.
+
+    Steps of a preparation come before the first that gives logits, whose energy holds theirs.
+    """
     found = report.estimates.get(model)
     if found is None or found.unit != PJ:
         return []
-    return [estimate(report.counts.up_to(t), model).total.typical for t in range(1, report.counts.steps + 1)]
+    first = report.counts.steps - len(report.accuracy_by_step) + 1
+    return [estimate(report.counts.up_to(t), model).total.typical for t in range(first, report.counts.steps + 1)]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from neuromorphic.energy.converted import check_countable
 from neuromorphic.energy.counting import Call
 from neuromorphic.energy.counts import ANALOG, SPIKES, Signal
 from snn.conversion.run_network import ConvertedRun
@@ -61,7 +62,8 @@ class Case:
 def from_run(folder: str | Path, samples: int) -> Case:
     """A finished run of `spikeloop train` with the first test images, spread evenly over the test set.
 
-    Raises: RecipeError (a ValueError) if the folder holds no finished run.
+    Raises: RecipeError (a ValueError) if the folder holds no finished run; UnsupportedError for a conversion that cannot be
+        counted.
     """
     run = RunFolder(Path(folder))
     if not run.metrics.is_file():
@@ -74,11 +76,8 @@ def from_run(folder: str | Path, samples: int) -> Case:
     network = build_network(recipe.network, splits.input_shape, splits.class_count)
     weights = {key.removeprefix("network."): value for key, value in checkpoint["state_dict"].items()}
     network.load_state_dict(weights)
-    if isinstance(network, ConvertedRun) and not network.repeats_steps():
-        raise RecipeError(
-            f"RUN: {folder} is a conversion whose steps differ (coding 'sum', a preparation before each run, or a delayed "
-            "read-out), which cannot be counted step by step; its report.json has the spikes"
-        )
+    if isinstance(network, ConvertedRun):
+        check_countable(network.network)
     x, labels = _inputs(splits.test, recipe.encoding, samples, recipe.seed)
     return Case(
         name=Path(folder).name,

@@ -15,11 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from neuromorphic.energy import torch_layers as layers
 from neuromorphic.energy.counts import ANALOG, INPUT, Events, Signal
 from neuromorphic.energy.fanout import magnitudes, nonzeros
-from neuromorphic.energy.neuron_kinds import NeuronKind, Spiking, membrane_of, neuron_kind
+from neuromorphic.energy.neuron_kinds import NeuronKind, Spiking, membrane_of, neuron_kind, signals_of_conversions
 from neuromorphic.energy.operations import count_operation
 from neuromorphic.energy.propagation import CONSTANT, WEIGHT, Tag, Tags, summed, tag_of_result, tensors
 from neuromorphic.energy.records import Layout, Records, Rows
 from neuromorphic.energy.recurrent_cells import CELLS, count_cell
+from snn.conversion.pooling import passes_maxima
 from snn.errors import UnsupportedError
 from snn.models.stack import Stack
 
@@ -49,9 +50,16 @@ class TorchCounter:
         names = dict(network.named_modules())
         for unknown in [entry for entry in spiking if isinstance(entry, str) and entry not in names]:
             raise ValueError(f"count: spiking names no module {unknown!r}")
+        declared = signals_of_conversions(names)
+        self._parts_of_maxima = {
+            f"{name}.{part}"
+            for name, module in names.items()
+            if passes_maxima(module)
+            for part, _ in module.named_children()
+        }
         for name, module in names.items():
             if kind := neuron_kind(module, name, spiking):
-                self._kinds[name] = kind
+                self._kinds[name] = replace(kind, signal=declared[name]) if name in declared else kind
             elif isinstance(module, _NEVER):
                 raise UnsupportedError(
                     f"count: {name!r} ({type(module).__name__}) runs in one call in which steps and samples cannot be "
@@ -77,6 +85,13 @@ class TorchCounter:
                 handle.remove()
             self._paths.clear()
             self._inside = 0
+
+    @contextmanager
+    def at_root(self) -> Iterator[None]:
+        """Within `counting`, count operations that run outside of every module's call as the network's own."""
+        self._paths.append(("", {}))
+        yield
+        self._leave()
 
     def call_of_neurons(self) -> Literal["sequence", "step", "batch"]:
         """How a network with these neurons is called.
@@ -153,8 +168,12 @@ class TorchCounter:
             return lambda *call: self._cell(name, *call)
         if isinstance(module, layers.NORMS):
             return lambda *call: self._norm(name, *call)
+        if name in self._parts_of_maxima:
+            return lambda *call: None
         if isinstance(module, (*layers.AVERAGE_POOLS, *layers.ADAPTIVE_POOLS, *layers.MAX_POOLS)):
             return lambda *call: self._pool(name, *call)
+        if passes_maxima(module):
+            return lambda *call: self._maxima(name, *call)
         if isinstance(module, layers.ACTIVATIONS):
             return lambda *call: self._activation(name, *call)
         return None
@@ -177,6 +196,11 @@ class TorchCounter:
     def _pool(self, name: str, module: nn.Module, x: list[torch.Tensor], y: torch.Tensor, tag: Tag, _: Any) -> None:
         sums = layers.count_pool(self.records, name, module, x[0], y, tag, self.layout)
         self.tags.set(y, Tag(summed(tag.signal or ANALOG, sums), (name,)))
+
+    def _maxima(self, name: str, module: nn.Module, x: list[Any], y: torch.Tensor, tag: Tag, _: Any) -> None:
+        layers.count_maxima(self.records, name, x[0], y, tag, self.layout)
+        # The greatest sum of a window moves by no more than the greatest entry that came.
+        self.tags.set(y, Tag(tag.signal or ANALOG, (name,)))
 
     def _activation(self, name: str, module: nn.Module, x: list[Any], y: torch.Tensor, tag: Tag, _: Any) -> None:
         layers.count_activation(self.records, name, x[0], y, tag, self.layout)

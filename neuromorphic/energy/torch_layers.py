@@ -203,6 +203,17 @@ def count_pool(
     return sums
 
 
+def count_maxima(records: Records, name: str, x: torch.Tensor, y: torch.Tensor, tag: Tag, at: Layout) -> None:
+    """Count one call of a maximum pooling of sums over time, x and y [T, B, ...] or [B, ...] of one step.
+
+    Every event is added to its running sum, and every output that is not 0 is the difference of two maxima.
+    """
+    rows, out = (at.rows(part.shape[:2], name, may_hold_tokens=False) for part in (x, y))
+    geometry = {"input_shape": tuple(x.shape[rows.axes :]), "output_shape": tuple(y.shape[out.axes :])}
+    adds = nonzeros(x.contiguous(), rows.steps, rows.samples) + nonzeros(y.contiguous(), out.steps, out.samples)
+    records.of(name, "pool", geometry).add(tag, adds=adds)
+
+
 def _per_axis(value: Any, axes: int) -> tuple[int, ...]:
     return tuple(value) if isinstance(value, list | tuple) else (int(value),) * axes
 

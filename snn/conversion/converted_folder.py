@@ -80,7 +80,7 @@ def write_folder(
 
 def _metrics(source: SourceRun, network: ConvertedNetwork, report: ConversionReport, seconds: float) -> dict[str, Any]:
     assert report.accuracy is not None
-    neurons = sum(layer.neurons for layer in (*report.layers, *report.recurrent))
+    neurons = sum(layer.neurons for layer in report.all_layers)
     rates = {layer.name: layer.events / layer.neurons / report.T for layer in report.layers}
     per_neuron = report.spikes_per_inference / neurons if neurons else 0.0
     return {

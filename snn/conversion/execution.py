@@ -17,7 +17,8 @@ from snn.conversion.layers import Timed
 from snn.conversion.source import call_name, node_kinds
 from snn.errors import ShapeError
 
-_GROUPS = frozenset({torch.cat, torch.concat, torch.concatenate, torch.stack, torch.hstack, torch.vstack})
+GROUPS = frozenset({torch.cat, torch.concat, torch.concatenate, torch.stack, torch.hstack, torch.vstack})
+"""Functions of a list of signals."""
 
 
 class Execution:
@@ -108,7 +109,7 @@ class Execution:
                     for source in node.args
                 ]
                 self._check_batch(node, sequences, batch)
-                sequence = layer.sequence(*sequences)
+                sequence = layer(*sequences, over_time=True)
                 result = sequence.flatten(0, 1)
                 sent = sent or (not self.constant_input and bool(sequence[-1].any()))
             else:
@@ -156,7 +157,7 @@ class Execution:
     def _without_bias(self, node: fx.Node, layer: nn.Module | None, args: Any, kwargs: Any) -> Any:
         if layer is not None:
             return _unbiased(layer)(*args, **kwargs)
-        if node.target in _GROUPS:
+        if node.target in GROUPS:
             parts = [
                 torch.zeros_like(value) if self.kinds[source] != "signal" else value
                 for source, value in zip(node.args[0], args[0], strict=True)  # type: ignore[arg-type]

@@ -30,8 +30,10 @@ class Timed(nn.Module, ABC):
     def reset(self) -> None:
         """Forgets all steps."""
 
-    def forward(self, *x: torch.Tensor) -> torch.Tensor:
-        """Output [B, ...] of one step."""
+    def forward(self, *x: torch.Tensor, over_time: bool = False) -> torch.Tensor:
+        """Output [B, ...] of one step; with over_time=True `sequence`, so that forward hooks see it."""
+        if over_time:
+            return self.sequence(*x)
         return self.sequence(*(part.unsqueeze(0) for part in x)).squeeze(0)
 
 
@@ -64,6 +66,7 @@ class SpikingLayer(Timed):
         model: declared neuron with parameters "theta" and "v_start" that gives spike counts per step.
         values: its other parameters.
         lowest, highest: least and greatest count of a step, in the mean over a run.
+        step_counts: least and greatest count of one step; None takes `lowest` and `highest`.
         run_bounds: least and greatest sum of counts in a run; None where only `lowest` or `highest` bounds it.
         ceiling: greatest value of the activation, inf for ReLU.
         unit_membrane: True if the neuron's state "v" counts in thresholds, not in the unit of the input.
@@ -85,6 +88,7 @@ class SpikingLayer(Timed):
         *,
         lowest: int = 0,
         highest: int = 1,
+        step_counts: tuple[int, int] | None = None,
         run_bounds: tuple[int | None, int | None] = (None, None),
         ceiling: float = math.inf,
         unit_membrane: bool = False,
@@ -96,6 +100,7 @@ class SpikingLayer(Timed):
             model, {"theta": unknown.clone(), "v_start": unknown.clone(), **(values or {})}, step_mode="m"
         )
         self.lowest, self.highest, self.run_bounds = lowest, highest, run_bounds
+        self.step_counts = (lowest, highest) if step_counts is None else step_counts
         self.ceiling = ceiling
         self.unit_membrane = unit_membrane
         self.register_buffer("correction", torch.tensor(0.0))
@@ -187,9 +192,9 @@ class SpikingLayer(Timed):
         self.mask = None
         self.neuron.reset()
 
-    def forward(self, *x: torch.Tensor) -> torch.Tensor:
-        if self.neuron.step_mode == "m":
-            return super().forward(*x)
+    def forward(self, *x: torch.Tensor, over_time: bool = False) -> torch.Tensor:
+        if over_time or self.neuron.step_mode == "m":
+            return super().forward(*x, over_time=over_time)
         return self.neuron(self._corrected(x[0])) * self.threshold
 
     def sequence(self, *x: torch.Tensor) -> torch.Tensor:

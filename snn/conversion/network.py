@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -25,6 +25,11 @@ LEAST_READ_STEPS = 4
 
 class Preparation(ABC):
     """Something that sets the starting state of the spiking layers for each batch before a run."""
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """Steps that it runs each layer for."""
 
     @abstractmethod
     def prepare(self, network: ConvertedNetwork, x: torch.Tensor) -> None:
@@ -103,7 +108,7 @@ class ConvertedNetwork(nn.Module):
     def forward(self, x: torch.Tensor, T: int | None = None, return_all_steps: bool = False) -> torch.Tensor:
         steps = self._checked(x, T)
         if not return_all_steps and self.coding == "rate":
-            skipped = self._skipped(steps)
+            skipped = self.skipped(steps)
             total = x.new_zeros(())
             for first, outputs in self.run(x, steps):
                 total = total + outputs[max(0, skipped - first) :].sum(0)
@@ -145,17 +150,36 @@ class ConvertedNetwork(nn.Module):
         outputs: torch.Tensor = self._execution.chunk(self._execution.still(x), None, steps)
         return outputs
 
+    def parts(self, x: torch.Tensor, steps: int) -> list[tuple[int, Callable[[], torch.Tensor | None]]]:
+        """A run from a fresh state as calls to make in this order, each of (steps, what runs all of them at once).
+
+        Parts are steps that do the same: a preparation, then the run; with coding "sum" the step with the input, then the
+        others, to the last. They are for counters, which have to know how many steps a call makes; their outputs
+        [steps, B, ...] together (a preparation has none) are those of `run`.
+        """
+        self.reset()
+        if self.coding == "rate":
+            before = self.preparation
+            first = [] if before is None else [(before.steps, lambda: before.prepare(self, x))]
+            return [*first, (steps, lambda: self.run_in_one_chunk(x, steps))]
+        plan = self._execution
+        found = [(1, lambda: plan.chunk({}, _first_only(x, 1, 0), 1))]
+        if steps > 1:
+            found.append((steps - 1, lambda: plan.chunk({}, _first_only(x, steps - 1, 1), steps - 1, driven=False)))
+        return found
+
     def _chunk_length(self, done: int) -> int:
         if done == 0:  # shows how large the layers are; with coding "sum" the only step with input
             return 1
         return max(1, CHUNK_VALUES // max(1, self._execution.largest))
 
     def _mean(self, sums: torch.Tensor, count: int) -> torch.Tensor:
-        skipped = self._skipped(count)
+        skipped = self.skipped(count)
         total = sums[count - 1] if skipped == 0 else sums[count - 1] - sums[skipped - 1]
         return total / (count - skipped)
 
-    def _skipped(self, steps: int) -> int:
+    def skipped(self, steps: int) -> int:
+        """First steps that the read-out of a run of so many steps leaves out."""
         wanted = int(self.skipped_steps)
         return wanted if steps - wanted >= LEAST_READ_STEPS else max(0, min(wanted, steps - LEAST_READ_STEPS - 1))
 

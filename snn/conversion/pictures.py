@@ -81,7 +81,7 @@ def _sizes(report: ConversionReport) -> dict[str, dict[str, float]]:
     """Mean absolute errors by layer and term, in % of the layer's mean activation (recurrent: mean absolute output)."""
     whole = {layer.name: abs(layer.source_mean) for layer in report.layers}
     whole |= {layer.name: layer.source_size for layer in report.recurrent}
-    errors = {layer.name: layer.errors for layer in (*report.layers, *report.recurrent)}
+    errors = {layer.name: layer.errors for layer in report.all_layers}
     return {
         name: {term: 100 * error.mean_absolute / max(whole[name], 1e-300) for term, error in found.items()}
         for name, found in errors.items()
@@ -106,7 +106,7 @@ def _draw_rates(report: ConversionReport, path: Path) -> Path:
 
 
 def _draw_layer(axis: Any, report: ConversionReport, name: str) -> None:
-    correlation = {layer.name: layer.correlation for layer in (*report.layers, *report.recurrent)}[name]
+    correlation = {layer.name: layer.correlation for layer in report.all_layers}[name]
     points = report.points[name].numpy()
     low, high = float(points.min(initial=0.0)), float(points.max(initial=0.0))
     axis.plot([low, high], [low, high], color="black", linewidth=0.8, linestyle=":")

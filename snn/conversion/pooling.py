@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from snn.conversion.layers import Timed
+from snn.conversion.temporal_difference import TemporalDifference
 
 _MAX_POOLS = (nn.modules.pooling._MaxPoolNd, nn.modules.pooling._AdaptiveMaxPoolNd)
 _AVERAGE = {
@@ -21,9 +22,16 @@ _AVERAGE = {
 }
 
 
-def is_max_pool(module: nn.Module) -> bool:
+def is_max_pool(module: nn.Module | None) -> bool:
     """True for torch's maximum poolings, adaptive ones too."""
     return isinstance(module, _MAX_POOLS)
+
+
+def passes_maxima(layer: nn.Module) -> bool:
+    """True for the spiking forms of maximum pooling, which send no more in a step than the greatest value that came."""
+    if isinstance(layer, TemporalDifference):
+        return is_max_pool(layer.function)
+    return isinstance(layer, GatedMaxPool)
 
 
 class GatedMaxPool(Timed):

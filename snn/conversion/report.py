@@ -75,15 +75,22 @@ class ConversionReport:
     points: Mapping[str, torch.Tensor]
 
     @property
+    def all_layers(self) -> list[LayerReport | RecurrentReport]:
+        """Rows of all layers with neurons, in the order of the network."""
+        found: dict[str, LayerReport | RecurrentReport] = {layer.name: layer for layer in self.layers}
+        found |= {layer.name: layer for layer in self.recurrent}
+        return [found[name] for name in self.points]
+
+    @property
     def spikes_per_inference(self) -> float:
         """Steps with a spike of all neurons together, per image; of recurrent layers the spikes of all inner steps."""
-        return sum(layer.events for layer in (*self.layers, *self.recurrent))
+        return sum(layer.events for layer in self.all_layers)
 
     @property
     def first_difference(self) -> str | None:
         """The first layer with an output unlike the source network's, in words; None if there is none."""
-        found = {layer.name: layer.difference_in_words() for layer in (*self.layers, *self.recurrent)}
-        return next((found[name] for name in self.points if found[name] is not None), None)
+        found = (layer.difference_in_words() for layer in self.all_layers)
+        return next((words for words in found if words is not None), None)
 
     def steps_to_reach(self, accuracy: float) -> int | None:
         """The smallest number of steps whose read-out has at least this accuracy; None if none has.
@@ -273,6 +280,8 @@ class _Sums:
         if self.labelled not in (0, self.images):
             raise ValueError(f"labels: {self.labelled} of {self.images} images have one; give all or none")
         known = self.labelled > 0
+        pairs = {name: sums.pairs for name, sums in self.layers.items()}
+        pairs |= {name: sums.pairs for name, sums in self.recurrent.items()}
         return ConversionReport(
             recipe=recipe,
             T=self.T,
@@ -286,7 +295,7 @@ class _Sums:
             recurrent=tuple(sums.report() for sums in self.recurrent.values()),
             early_exit=None if self.exits is None else self.exits.result(),
             notes=tuple(self.network.notes),
-            points={name: ({**self.layers, **self.recurrent})[name].pairs.points for name in self.order},
+            points={name: pairs[name].points for name in self.order},
         )
 
 

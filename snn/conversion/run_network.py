@@ -103,12 +103,12 @@ class ConvertedRun(nn.Module):
 def _sequence(network: ConvertedNetwork, x: torch.Tensor) -> torch.Tensor:
     """Logits [T, B, classes] for inputs [T, B, ...]: every layer sees all steps before the next one begins."""
     network.reset()
-    steps: torch.Tensor = _OverTime(network.body, x.shape[0]).run(x.flatten(0, 1))
+    steps: torch.Tensor = OverTime(network.body, x.shape[0]).run(x.flatten(0, 1))
     network.reset()
     return steps.unflatten(0, (x.shape[0], -1))
 
 
-class _OverTime(fx.Interpreter):
+class OverTime(fx.Interpreter):
     """Runs a graph on [T * B, ...]; layers with a memory see [T, B, ...]."""
 
     def __init__(self, body: fx.GraphModule, steps: int) -> None:

@@ -150,6 +150,39 @@ def test_energy_counts_additions_behind_spikes(converted: Path, tmp_path: Path) 
     assert 0 < int(layers["network.body.readout"].synops.sum()) < layers["network.body.readout"].dense_synops * 80
 
 
+@pytest.mark.parametrize("recipe", ["cnn-morph", "srp"])
+def test_energy_and_events_of_conversions_whose_steps_differ(
+    trained: Path, tmp_path: Path, recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from neuromorphic.compiler.checkpoint_cli import main as simulate
+    from neuromorphic.energy.command_line import main as energy
+
+    folder, file, html = tmp_path / "snn", tmp_path / "out.json", tmp_path / "energy.html"
+    assert main([str(trained), "--run-dir", str(folder), "--recipe", recipe, "--T", "18", "--samples", "30"]) == 0
+    options = ["--targets", "loihi", "--models", "45nm,lemaire", "--samples", "6"]
+    assert energy([str(folder), *options, "--json", str(file), "--html", str(html)]) == 0
+    (found,) = json.loads(file.read_text())["runs"]
+    assert found["steps"] == (18 if recipe == "cnn-morph" else 22)
+    assert len(found["accuracy_by_step"]) == 18
+    layers = {layer["name"]: layer for layer in found["counts"]["layers"]}
+    assert layers["network.body.readout"]["input_signal"] == {
+        "kind": "spikes",
+        "levels": 1,
+        "signed": recipe == "cnn-morph",
+    }
+    capsys.readouterr()
+    done = simulate(["--checkpoint", str(folder), "--engine", "event", "--samples", "20", "--json", str(file)])
+    if recipe == "srp":
+        assert done == 2
+        assert "--engine event: a first run of 4 steps sets masks" in capsys.readouterr().err
+        return
+    assert done == 0
+    figures = json.loads(file.read_text())
+    assert figures["equal_predictions"] >= 0.95
+    assert figures["equal_spikes"] > 0.999
+    assert figures["torch_accuracy"] > 0.5
+
+
 def test_conversions_whose_steps_differ_are_refused_by_engines(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,9 +197,9 @@ def test_conversions_whose_steps_differ_are_refused_by_engines(
     assert simulate(["--checkpoint", str(folder), "--engine", "torch", "--samples", "30"]) == 0
     capsys.readouterr()
     assert simulate(["--checkpoint", str(folder), "--engine", "event", "--samples", "5"]) == 2
-    assert "the steps of this conversion differ" in capsys.readouterr().err
+    assert "sends real values, not events; use --engine torch" in capsys.readouterr().err
     assert energy([str(folder), "--targets", "none", "--samples", "5"]) == 2
-    assert "is a conversion whose steps differ" in capsys.readouterr().err
+    assert "sends real values and works its function out anew in each step" in capsys.readouterr().err
 
 
 def test_file_of_weights_with_its_class(tmp_path: Path) -> None:

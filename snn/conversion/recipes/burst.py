@@ -30,5 +30,5 @@ class Burst(RateCoded):
     def neurons(self, name: str, ceiling: float, clips: bool) -> SpikingLayer:
         most = {"most": float(self.gamma)}
         if clips:
-            return SpikingLayer(name, clipped_burst_if, most)
+            return SpikingLayer(name, clipped_burst_if, most, step_counts=(0, self.gamma))
         return SpikingLayer(name, burst_if, most, highest=self.gamma, ceiling=ceiling)

@@ -71,9 +71,12 @@ class COS(RateCoded):
 class _Silenced(Preparation):
     tau: int
 
+    @property
+    def steps(self) -> int:
+        return self.tau
+
     def prepare(self, network: ConvertedNetwork, x: torch.Tensor) -> None:
-        for _ in network.steps_from_here(x, self.tau):
-            pass
+        network.run_in_one_chunk(x, self.tau)
         layers = network.layers().values()
         membranes = [layer.membrane for layer in layers]
         network.reset()
@@ -84,6 +87,10 @@ class _Silenced(Preparation):
 @dataclass(frozen=True)
 class _Shifted(Preparation):
     rho: int
+
+    @property
+    def steps(self) -> int:
+        return self.rho
 
     def prepare(self, network: ConvertedNetwork, x: torch.Tensor) -> None:
         starts: dict[str, torch.Tensor] = {}
