@@ -1,9 +1,9 @@
 """The delayed sum with Gaussian taps, as real matrix products at single frequencies, on any device.
 
 A sum over K taps of S outputs is a product at each of (S + K - 1) / 2 + 1 frequencies. Every step is a matrix product: to
-the frequencies, over the inputs, and back, so the cost per synapse does not grow with K. Samples, inputs and long
-sequences are taken in pieces, so that the kernels over time of a few inputs exist at a time, in buffers used again. On
-the CPU the pieces are shared out among threads: most are too small for threads within one operation.
+the frequencies, over the inputs, and back, so the cost per synapse does not grow with K. Frequencies, samples, inputs,
+outputs and long sequences are taken in pieces, so that the kernels over time of a few synapses exist at a time, in
+buffers used again.
 """
 
 from __future__ import annotations
@@ -11,54 +11,46 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections import deque
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch.autograd.function import once_differentiable
 
-from snn.kernels import threads
 from snn.layers.delay_reference import NORM_FLOOR
 
 SEGMENT = 104  # outputs that are made at once; longer sequences are cut
-SAMPLES, INPUTS, OUTPUTS = 64, 64, 64  # twice the samples are a quarter faster and need half as much memory again
-SMALLEST = 1e-30  # taps below are 0: products with numbers near the smallest that exist are very slow
-LOWEST = -70.0  # exponents below end there, below SMALLEST, for the same reason
+SAMPLES, INPUTS, OUTPUTS = 128, 64, 128  # of one piece: larger ones are faster and need more memory
+SMALLEST = 1e-20  # of a bump of height 1, taps below are 0: products with numbers near the smallest float are very slow
+LOWEST = -50.0  # exponents below end there, below SMALLEST, for the same reason
 
 
-class _Transforms(NamedTuple):
-    """Discrete Fourier transform of N = outputs + taps - 1 steps at F = N // 2 + 1 frequencies, for real numbers.
+class _Half(NamedTuple):
+    """Discrete Fourier transform of N steps (an even number) at its F even or odd frequencies, for real numbers.
 
-    A cosine does not tell step n from step N - n, a sine only by the sign. So the transform takes sums and differences of
-    such pairs (H = N // 2 + 1 and H - 1 of them or one less), and its matrices have a quarter of the entries.
+    Even frequencies do not tell step n from step n + N / 2, odd ones only by the sign. So a transform takes sums or
+    differences of such pairs. Real parts come first, then imaginary ones.
     """
 
-    cosine: torch.Tensor  # [F, H]: cos of 2 pi f n / N
-    sine: torch.Tensor  # [F, H]: -sin
-    even: torch.Tensor  # [H, F]: the inverse of the real parts
-    odd: torch.Tensor  # [H, F]: of the imaginary parts
-    spectrum: torch.Tensor  # [2 F, taps]: both parts of the transform of a kernel
-    mirror: torch.Tensor  # steps N - 1, N - 2, ... H: the partners of 1, 2, ...
+    sign: int  # of step n + N / 2: 1 or -1
+    signal: torch.Tensor  # [2 F, N / 2]: cos and -sin of 2 pi f n / N
+    inverse: torch.Tensor  # [N / 2, 2 F]
+    spectrum: torch.Tensor  # [2 F, taps]: the transform of a kernel
 
 
 @functools.lru_cache(maxsize=16)
-def _transforms(outputs: int, taps: int, dtype: torch.dtype, device: torch.device) -> _Transforms:
-    length = outputs + taps - 1
-    half = length // 2 + 1
-    frequency = torch.arange(half, dtype=torch.float64)
-    angle = 2 * math.pi / length * frequency[:, None] * torch.arange(length)
-    cosine, sine = torch.cos(angle), -torch.sin(angle)
-    inverse = torch.full((half, 1), 2.0 / length, dtype=torch.float64)
-    inverse[0] = 1.0 / length
-    if length % 2 == 0:
-        inverse[-1] = 1.0 / length
-    taken = torch.cat([cosine[:, :taps], sine[:, :taps]])
-    inverses = [(inverse * part)[:, :half].t() for part in (cosine, sine)]
-    parts = [cosine[:, :half], sine[:, :half], *inverses, taken]
-    forward, backward, even, odd, spectrum = (part.to(dtype).to(device).contiguous() for part in parts)
-    mirror = torch.arange(length - 1, half - 1, -1, device=device)
-    return _Transforms(forward, backward, even, odd, spectrum, mirror)
+def _halves(outputs: int, taps: int, dtype: torch.dtype, device: torch.device) -> list[_Half]:
+    half = (outputs + taps) // 2
+    length = 2 * half
+    found = []
+    for sign, first in ((1, 0), (-1, 1)):
+        frequency = torch.arange(first, half + 1, 2, dtype=torch.float64)
+        angle = 2 * math.pi / length * frequency[:, None] * torch.arange(length)
+        both = torch.cat([torch.cos(angle), -torch.sin(angle)])
+        once = (frequency == 0) | (frequency == half)  # the others stand for a pair of frequencies
+        share = (2.0 - once.to(both)).repeat(2)[:, None] / length
+        matrices = (both[:, :half], (share * both)[:, :half].t(), both[:, :taps])
+        found.append(_Half(sign, *(part.to(dtype).to(device).contiguous() for part in matrices)))
+    return found
 
 
 class _Buffers:
@@ -77,232 +69,190 @@ class _Buffers:
 
 
 class _Plan:
-    """Sizes and matrices of one call, and its elementary operations on buffers.
+    """Sizes of one call and its elementary operations on buffers.
 
     A complex product (a + ib)(c + id) is made of three real ones, ac, bd and (a + b)(c + d): "three parts" are a, b and
     a + b, or these products.
     """
 
-    def __init__(self, x: torch.Tensor, max_delay: int, sigma: float) -> None:
+    def __init__(
+        self, x: torch.Tensor, weight: torch.Tensor, delay: torch.Tensor, max_delay: int, sigma: float
+    ) -> None:
+        self.weight, self.delay = weight, delay
         self.T, self.taps, self.sigma = len(x), max_delay + 1, sigma
-        self.outputs = -(-self.T // -(-self.T // SEGMENT))
-        self.length = self.outputs + max_delay
-        self.matrices = _transforms(self.outputs, self.taps, x.dtype, x.device)
-        self.frequencies = len(self.matrices.cosine)
-        self.parts = 3 * self.frequencies
-        self.pairs = len(self.matrices.mirror)
+        self.outputs_at_once = -(-self.T // -(-self.T // SEGMENT))
+        self.halves = _halves(self.outputs_at_once, self.taps, x.dtype, x.device)
+        sizes = ((x.shape[1], SAMPLES), (x.shape[2], INPUTS), (len(weight), OUTPUTS))
+        self.samples, self.inputs, self.outputs = (_pieces(count, size) for count, size in sizes)
         self.buffers = _Buffers(x)
+        middle = max_delay / 2  # counted from there, products with steps keep more digits
+        steps = torch.arange(self.taps, dtype=x.dtype, device=x.device)
+        self.steps = steps.view(-1, 1, 1)
+        self.moments = torch.stack([torch.ones_like(steps), steps - middle])  # [2, taps]
+        self.middle = middle
+        self.nothing = x.new_zeros(())
+        self.ends_underflow = -0.5 * (max_delay / sigma) ** 2 < LOWEST
 
     def starts(self) -> range:
         """First output of each segment."""
-        return range(0, self.T, self.outputs)
+        return range(0, self.T, self.outputs_at_once)
 
-    def window(self, start: int) -> tuple[slice, slice]:
-        """Steps of x that a segment reads, and their places among its `length` steps."""
-        first, last = max(0, start - self.taps + 1), min(start + self.outputs, self.T)
-        shift = self.taps - 1 - start
-        return slice(first, last), slice(first + shift, last + shift)
+    def read(self, start: int) -> slice:
+        """Steps of x that a segment reads."""
+        return slice(max(0, start - self.taps + 1), min(start + self.outputs_at_once, self.T))
 
-    def folded(self, values: torch.Tensor, places: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sums and differences of mirrored steps, [H, B, N] each; values lie at `places`, elsewhere are zeros."""
-        steps = self.buffers.take("steps", self.length, *values.shape[1:])
-        steps[: places.start] = 0
-        steps[places.stop :] = 0
-        steps[places] = values
-        later = self.buffers.take("later", self.pairs, *values.shape[1:])
-        torch.index_select(steps, 0, self.matrices.mirror, out=later)
-        low, paired = steps[: self.frequencies], slice(1, 1 + self.pairs)
-        difference = self.buffers.take("difference", *low.shape)
-        difference[:1] = 0
-        difference[1 + self.pairs :] = 0
-        torch.sub(low[paired], later, out=difference[paired])
-        low[paired] += later
-        return low, difference
+    def runs(self, half: _Half, first: int, count: int) -> list[tuple[slice, slice, int]]:
+        """Parts of `count` steps from place `first` of the transform on, the pairs that they belong to, and their sign."""
+        N = len(half.inverse)
+        cuts = [first, *(cut for cut in (N, 2 * N) if first < cut < first + count), first + count]
+        return [
+            (slice(a - first, b - first), slice(a - a // N * N, b - a // N * N), 1 if a // N % 2 == 0 else half.sign)
+            for a, b in itertools.pairwise(cuts)
+        ]
 
-    def unfolded(self, even: torch.Tensor, odd: torch.Tensor, places: slice) -> torch.Tensor:
-        """The steps at `places` whose sums and differences with their mirrored steps are 2 even and 2 odd."""
-        steps = self.buffers.take("steps", self.length, *even.shape[1:])
-        torch.add(even, odd, out=steps[: self.frequencies])
-        paired = slice(1, 1 + self.pairs)
-        later = torch.sub(even[paired], odd[paired], out=odd[paired])
-        steps.index_copy_(0, self.matrices.mirror, later)
-        return steps[places]
+    def folded(self, half: _Half, values: torch.Tensor, first: int) -> torch.Tensor:
+        """Sums or differences [N / 2, B C] of pairs of steps; values [steps, B, C] lie from place `first` on."""
+        out = self.buffers.take("time", len(half.inverse), *values.shape[1:])
+        (part, pairs, sign), *others = self.runs(half, first, len(values))
+        out[: pairs.start] = 0
+        out[pairs.stop :] = 0
+        torch.mul(values[part], sign, out=out[pairs])
+        for part, pairs, sign in others:
+            out[pairs].add_(values[part], alpha=sign)
+        return out.flatten(1)
 
-    def inputs(self, x: torch.Tensor, start: int, out: torch.Tensor) -> None:
-        """Writes three parts [3 F, B, N] of the transform of a piece x [T, B, N]."""
-        steps, places = self.window(start)
-        total, difference = self.folded(x[steps], places)
-        a, b, both = out.split(self.frequencies)
-        torch.mm(self.matrices.cosine, total.flatten(1), out=a.flatten(1))
-        torch.mm(self.matrices.sine, difference.flatten(1), out=b.flatten(1))
-        torch.add(a, b, out=both)
+    def add_unfolded(self, half: _Half, made: torch.Tensor, first: int, total: torch.Tensor) -> None:
+        """Adds the steps from place `first` on, whose sums or differences are made [N / 2, B, C], to total [steps, B, C]."""
+        for part, pairs, sign in self.runs(half, first, len(total)):
+            total[part].add_(made[pairs], alpha=sign)
 
-    def add_input_gradient(self, g: torch.Tensor, start: int, total: torch.Tensor) -> None:
+    def transformed(self, half: _Half, x: torch.Tensor, start: int) -> torch.Tensor:
+        """Three parts [3 F, B, N] of the transform of a piece x [T, B, N]."""
+        rows = len(half.signal)
+        out = self.buffers.take("inputs", rows // 2 * 3, *x.shape[1:])
+        torch.mm(half.signal, self.folded(half, x[self.read(start)], 0), out=out[:rows].flatten(1))
+        return _with_sum(out)
+
+    def add_input_gradient(self, half: _Half, g: torch.Tensor, start: int, total: torch.Tensor) -> None:
         """Adds what belongs to g [3 F, B, N], which it changes, to the piece total [T, B, N]."""
-        steps, places = self.window(start)
-        a, b, both = g.split(self.frequencies)
-        even = self.buffers.take("even", *a.shape)
-        odd = self.buffers.take("difference", *a.shape)
-        torch.mm(self.matrices.cosine.t(), a.add_(both).flatten(1), out=even.flatten(1))
-        torch.mm(self.matrices.sine.t(), b.add_(both).flatten(1), out=odd.flatten(1))
-        total[steps] += self.unfolded(even, odd, places)
+        made = self.buffers.take("time", len(half.inverse), *g.shape[1:])
+        torch.mm(half.signal.t(), _without_sum(g).flatten(1), out=made.flatten(1))
+        self.add_unfolded(half, made, 0, total[self.read(start)])
 
-    def output(self, sums: torch.Tensor, start: int, y: torch.Tensor) -> None:
-        """Writes the outputs of three products [3 F, B, out] to the piece y [T, B, out]."""
-        count = min(self.outputs, self.T - start)
-        ac, bd, both = sums.split(self.frequencies)
-        part, even, odd = (self.buffers.take(name, *ac.shape) for name in ("part", "even", "difference"))
-        torch.mm(self.matrices.even, torch.sub(ac, bd, out=part).flatten(1), out=even.flatten(1))
-        torch.mm(self.matrices.odd, torch.sub(both, ac, out=part).sub_(bd).flatten(1), out=odd.flatten(1))
-        y[start : start + count] = self.unfolded(even, odd, slice(self.taps - 1, self.taps - 1 + count))
+    def add_output(self, half: _Half, sums: torch.Tensor, start: int, y: torch.Tensor) -> None:
+        """Adds the outputs of three products [3 F, B, out], which it changes, to the piece y [steps, B, out]."""
+        ac, bd, both = sums.chunk(3)
+        both -= ac
+        both -= bd
+        ac -= bd
+        bd.copy_(both)
+        made = self.buffers.take("time", len(half.inverse), *y.shape[1:])
+        torch.mm(half.inverse, sums[: 2 * len(ac)].flatten(1), out=made.flatten(1))
+        self.add_unfolded(half, made, start - self.read(start).start, y)
 
-    def output_gradient(self, g: torch.Tensor, start: int, out: torch.Tensor) -> None:
-        """Writes the gradient [3 F, B, out] of the three products, of the piece g [T, B, out]."""
-        count = min(self.outputs, self.T - start)
-        total, difference = self.folded(g[start : start + count], slice(self.taps - 1, self.taps - 1 + count))
-        real, imaginary = (self.buffers.take(name, *total.shape) for name in ("even", "part"))
-        torch.mm(self.matrices.even.t(), total.flatten(1), out=real.flatten(1))
-        torch.mm(self.matrices.odd.t(), difference.flatten(1), out=imaginary.flatten(1))
-        ac, bd, both = out.split(self.frequencies)
-        both.copy_(imaginary)
-        torch.sub(real, imaginary, out=ac)
-        torch.add(real, imaginary, out=bd).neg_()
+    def output_gradient(self, half: _Half, g: torch.Tensor, start: int, out: torch.Tensor) -> None:
+        """Writes the gradient [3 F, B, out] of the three products, of the piece g [steps, B, out]."""
+        ac, bd, both = out.chunk(3)
+        pairs = self.folded(half, g, start - self.read(start).start)
+        torch.mm(half.inverse.t(), pairs, out=out[: 2 * len(ac)].flatten(1))
+        both.copy_(bd)
+        bd += ac
+        ac -= both
+        bd.neg_()
 
-    def shares(self, delay: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalised Gaussian taps of delays [N, out], and d log e_n / d delay, both [taps, N, out]."""
-        steps = torch.arange(self.taps, dtype=delay.dtype, device=delay.device).view(-1, 1, 1)
-        slope = self.buffers.take("slope", self.taps, *delay.shape)
-        share = self.buffers.take("share", self.taps, *delay.shape)
-        torch.sub(steps, delay, out=slope).div_(self.sigma)
-        torch.mul(slope, slope, out=share).mul_(-0.5).clamp_(min=LOWEST).exp_()
-        torch.threshold_(share, SMALLEST, 0.0)
-        share.div_(share.sum(0).add_(NORM_FLOOR))
-        return share, slope.div_(self.sigma)
+    def bumps(self, delay: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """exp(-((n - delay) / sigma)^2 / 2) [taps, N, out] of delays [N, out], and its sum over n with the floor."""
+        e = self.buffers.take("bumps", self.taps, *delay.shape)
+        torch.sub(self.steps, delay, out=e)
+        torch.addcmul(self.nothing, e, e, value=-0.5 / self.sigma**2, out=e)
+        if self.ends_underflow:
+            e.clamp_(min=LOWEST)
+        e.exp_()
+        if self.ends_underflow:
+            torch.threshold_(e, SMALLEST, 0.0)
+        return e, e.sum(0).add_(NORM_FLOOR)
 
-    def kernel(self, share: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Three parts [3 F, N, out] of the transform of the taps times weights [N, out]."""
-        taps = torch.mul(share, weight, out=self.buffers.take("taps", *share.shape))
-        out = self.buffers.take("kernel", self.parts, *weight.shape)
-        c, d, both = out.split(self.frequencies)
-        torch.mm(self.matrices.spectrum, taps.flatten(1), out=out[: 2 * self.frequencies].flatten(1))
-        torch.add(c, d, out=both)
-        return out
+    def kernel(self, half: _Half, e: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """Three parts [3 F, N, out] of the transform of the bumps [taps, N, out] times scale [N, out]."""
+        taps = torch.mul(e, scale, out=self.buffers.take("taps", *e.shape))
+        rows = len(half.spectrum)
+        out = self.buffers.take("kernel", rows // 2 * 3, *scale.shape)
+        torch.mm(half.spectrum, taps.flatten(1), out=out[:rows].flatten(1))
+        return _with_sum(out)
 
     def parameter_gradients(
-        self, seen: torch.Tensor, arrived: torch.Tensor, weight: torch.Tensor, delay: torch.Tensor
+        self, half: _Half, g_kernel: torch.Tensor, e: torch.Tensor, total: torch.Tensor, at: tuple[slice, slice]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of weights and delays [N, out], from `inputs` [3 F, B, N] and the gradient of the products [3 F, B, out]."""
-        g_kernel = self.buffers.take("kernel", self.parts, *weight.shape)
-        torch.bmm(seen.transpose(1, 2), arrived, out=g_kernel)
-        c, d, both = g_kernel.split(self.frequencies)
-        c += both
-        d += both
-        share, slope = self.shares(delay)
-        g_share = self.buffers.take("taps", *share.shape)
-        torch.mm(self.matrices.spectrum.t(), g_kernel[: 2 * self.frequencies].flatten(1), out=g_share.flatten(1))
-        g_weight = g_share.mul_(share).sum(0)
-        mean = share.mul_(slope).sum(0)
-        return g_weight, weight * (g_share.mul_(slope).sum(0) - mean * g_weight)
+        """Of weights and delays [N, out], from the gradient [3 F, N, out] of the kernel's three parts, which it changes."""
+        g_e = self.buffers.take("taps", *e.shape)
+        torch.mm(half.spectrum.t(), _without_sum(g_kernel).flatten(1), out=g_e.flatten(1))
+        g_e *= e
+        weight, delay = self.weight[at].t(), self.delay[at].t() - self.middle
+        g_weight, first = (torch.mm(self.moments, g_e.flatten(1)).view(2, *total.shape) / total).unbind()
+        shares, mean = (torch.mm(self.moments, e.flatten(1)).view(2, *total.shape) / total).unbind()
+        slope = first - delay * g_weight - (mean - delay * shares) * g_weight
+        return g_weight, slope * weight / self.sigma**2
 
 
-class _Plans:
-    """Plans of one call, one for each thread at work, and what they share."""
+def _with_sum(parts: torch.Tensor) -> torch.Tensor:
+    """a, b and room [3 F, ...] -> a, b and a + b, in place."""
+    a, b, both = parts.chunk(3)
+    torch.add(a, b, out=both)
+    return parts
 
-    def __init__(self, x: torch.Tensor, outputs: int, max_delay: int, sigma: float) -> None:
-        self.make = functools.partial(_Plan, x, max_delay, sigma)
-        self.idle: deque[_Plan] = deque()
-        self.samples, self.inputs, self.outputs = (
-            _pieces(count, size) for count, size in ((x.shape[1], SAMPLES), (x.shape[2], INPUTS), (outputs, OUTPUTS))
-        )
-        self.own = self.make()
-        self.idle.append(self.own)
-        self.parts = list(itertools.product(self.samples, self.own.starts()))
-        self.shared = _Buffers(x)
-        self.rows = self.own.parts
-        self.on_cpu = x.device.type == "cpu"
 
-    def each(self, work: Callable[[_Plan, int], None], count: int) -> None:
-        """Calls work(plan, k) for each k < count, on torch's threads if on the CPU, with a plan that is no one else's."""
-
-        def with_plan(k: int) -> None:
-            try:
-                plan = self.idle.pop()  # appending and popping at one end needs no lock
-            except IndexError:
-                plan = self.make()
-            work(plan, k)
-            self.idle.append(plan)
-
-        if self.on_cpu:
-            threads.run_each(with_plan, count)
-        else:
-            for k in range(count):
-                with_plan(k)
-
-    def products(self, samples: int) -> list[torch.Tensor]:
-        """Uninitialised room for three products [3 F, samples, n] of each piece of the outputs."""
-        return [
-            self.shared.take(f"products {piece.start}", self.rows, samples, piece.stop - piece.start)
-            for piece in self.outputs
-        ]
+def _without_sum(g: torch.Tensor) -> torch.Tensor:
+    """The gradient [2 F, ...] of a and b from that of a, b and a + b, in place."""
+    a, b, both = g.chunk(3)
+    a += both
+    b += both
+    return g[: 2 * len(a)]
 
 
 def _pieces(count: int, size: int) -> list[slice]:
     return [slice(first, min(first + size, count)) for first in range(0, count, size)]
 
 
-def _sum_up(
-    plans: _Plans, x: torch.Tensor, weight: torch.Tensor, delay: torch.Tensor, start: int, y: torch.Tensor
-) -> None:
-    """Writes one segment of the outputs y [T, B, out] for a piece x [T, B, in] of the samples."""
-    sums = plans.products(x.shape[1])
-    for own in sums:
-        own.zero_()
-    for inputs in plans.inputs:
-        seen = plans.shared.take("inputs", plans.rows, x.shape[1], inputs.stop - inputs.start)
-        plans.own.inputs(x[:, :, inputs], start, seen)
-
-        def add(plan: _Plan, k: int, inputs: slice = inputs, seen: torch.Tensor = seen) -> None:
-            at = (plans.outputs[k], inputs)
-            share, _ = plan.shares(delay[at].t())
-            sums[k].baddbmm_(seen, plan.kernel(share, weight[at].t()))
-
-        plans.each(add, len(sums))
-
-    def finish(plan: _Plan, k: int) -> None:
-        plan.output(sums[k], start, y[:, :, plans.outputs[k]])
-
-    plans.each(finish, len(sums))
+def _sum_up(plan: _Plan, half: _Half, x: torch.Tensor, start: int, y: torch.Tensor) -> None:
+    """Adds what a block of frequencies gives to one segment y [steps, B, out], for a piece x [T, B, in] of the samples."""
+    rows = len(half.signal) // 2 * 3
+    sums = [plan.buffers.take(f"products {o.start}", rows, x.shape[1], o.stop - o.start) for o in plan.outputs]
+    for number, inputs in enumerate(plan.inputs):
+        seen = plan.transformed(half, x[:, :, inputs], start)
+        for own, outputs in zip(sums, plan.outputs, strict=True):
+            at = (outputs, inputs)
+            e, total = plan.bumps(plan.delay[at].t())
+            kernel = plan.kernel(half, e, plan.weight[at].t() / total)
+            own.baddbmm_(seen, kernel) if number else torch.bmm(seen, kernel, out=own)
+    for own, outputs in zip(sums, plan.outputs, strict=True):
+        plan.add_output(half, own, start, y[:, :, outputs])
 
 
 def _differentiate(
-    plans: _Plans, x: torch.Tensor, weight: torch.Tensor, delay: torch.Tensor, start: int, g: torch.Tensor,
+    plan: _Plan, half: _Half, x: torch.Tensor, start: int, g: torch.Tensor,
     g_x: torch.Tensor | None, g_weight: torch.Tensor, g_delay: torch.Tensor,
 ) -> None:  # fmt: skip
-    """Adds the gradients of one segment and a piece of the samples, from the piece g [T, B, out]."""
-    arrived = plans.products(x.shape[1])
-
-    def begin(plan: _Plan, k: int) -> None:
-        plan.output_gradient(g[:, :, plans.outputs[k]], start, arrived[k])
-
-    def add(plan: _Plan, k: int) -> None:
-        inputs = plans.inputs[k]
-        seen = plan.buffers.take("inputs", plan.parts, x.shape[1], inputs.stop - inputs.start)
-        if g_x is not None:
-            seen.zero_()
-            for outputs, own in zip(plans.outputs, arrived, strict=True):
-                at = (outputs, inputs)
-                share, _ = plan.shares(delay[at].t())
-                seen.baddbmm_(own, plan.kernel(share, weight[at].t()).transpose(1, 2))
-            plan.add_input_gradient(seen, start, g_x[:, :, inputs])
-        plan.inputs(x[:, :, inputs], start, seen)
-        for outputs, own in zip(plans.outputs, arrived, strict=True):
+    """Adds the gradients of a block of frequencies, of one segment g [steps, B, out] and a piece of the samples."""
+    rows = len(half.signal) // 2 * 3
+    arrived = [plan.buffers.take(f"products {o.start}", rows, x.shape[1], o.stop - o.start) for o in plan.outputs]
+    for own, outputs in zip(arrived, plan.outputs, strict=True):
+        plan.output_gradient(half, g[:, :, outputs], start, own)
+    for inputs in plan.inputs:
+        seen = plan.transformed(half, x[:, :, inputs], start)
+        g_seen = None if g_x is None else plan.buffers.take("input gradients", *seen.shape)
+        for number, (own, outputs) in enumerate(zip(arrived, plan.outputs, strict=True)):
             at = (outputs, inputs)
-            g_w, g_d = plan.parameter_gradients(seen, own, weight[at].t(), delay[at].t())
+            e, total = plan.bumps(plan.delay[at].t())
+            if g_seen is not None:
+                turned = plan.kernel(half, e, plan.weight[at].t() / total).transpose(1, 2)
+                g_seen.baddbmm_(own, turned) if number else torch.bmm(own, turned, out=g_seen)
+            g_kernel = plan.buffers.take("kernel", rows, *total.shape)
+            torch.bmm(seen.transpose(1, 2), own, out=g_kernel)
+            g_w, g_d = plan.parameter_gradients(half, g_kernel, e, total, at)
             g_weight[at] += g_w.t()
             g_delay[at] += g_d.t()
-
-    plans.each(begin, len(arrived))
-    plans.each(add, len(plans.inputs))
+        if g_x is not None and g_seen is not None:
+            plan.add_input_gradient(half, g_seen, start, g_x[:, :, inputs])
 
 
 class Gaussian(torch.autograd.Function):
@@ -314,20 +264,26 @@ class Gaussian(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.save_for_backward(x, weight, delay)
         ctx.max_delay, ctx.sigma = max_delay, sigma
-        plans = _Plans(x, len(weight), max_delay, sigma)
-        y = x.new_empty(*x.shape[:2], len(weight))
-        for samples, start in plans.parts:
-            _sum_up(plans, x[:, samples], weight, delay, start, y[:, samples])
+        plan = _Plan(x, weight, delay, max_delay, sigma)
+        y = x.new_zeros(*x.shape[:2], len(weight))
+        for samples in plan.samples:
+            for start in plan.starts():
+                for half in plan.halves:
+                    segment = y[start : start + plan.outputs_at_once, samples]
+                    _sum_up(plan, half, x[:, samples], start, segment)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, delay = ctx.saved_tensors
-        plans = _Plans(x, len(weight), ctx.max_delay, ctx.sigma)
+        plan = _Plan(x, weight, delay, ctx.max_delay, ctx.sigma)
         g_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
         g_weight, g_delay = torch.zeros_like(weight), torch.zeros_like(delay)
-        for samples, start in plans.parts:
+        for samples in plan.samples:
             own = None if g_x is None else g_x[:, samples]
-            _differentiate(plans, x[:, samples], weight, delay, start, g[:, samples], own, g_weight, g_delay)
+            for start in plan.starts():
+                for half in plan.halves:
+                    segment = g[start : start + plan.outputs_at_once, samples]
+                    _differentiate(plan, half, x[:, samples], start, segment, own, g_weight, g_delay)
         return g_x, g_weight, g_delay, None, None
