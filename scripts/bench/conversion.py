@@ -54,18 +54,21 @@ class Row:
 
 
 PER_CHANNEL: dict[str, Any] = {"threshold": "percentile", "percentile": 99.0, "channelwise": True}
+WIDE: dict[str, Any] = {**PER_CHANNEL, "percentile": 99.9}
 OURS = (
     Row("rate, max, v0 = 0", "rate", {"threshold": "max", "start": 0.0}),
     Row("rate, 99.9 %, v0 = 0", "rate", {"percentile": 99.9, "start": 0.0}),
     Row("rate, 99.9 %", "rate", {"percentile": 99.9}),
     Row("rate, 99 %", "rate", {"percentile": 99.0}),
     Row("rate, 99 %, per channel", "rate", PER_CHANNEL),
+    Row("rate, 99.9 %, per channel", "rate", WIDE),
     Row("rate, MSE", "rate", {"threshold": "mse"}, each=True),
     Row("rate, MSE, per channel", "rate", {"threshold": "mse", "channelwise": True}, each=True),
     Row("calibration-light, MSE", "calibration-light", each=True),
     Row("calibration-light, 99 %, per channel", "calibration-light", PER_CHANNEL, each=True),
     Row("calibration-advanced, MSE", "calibration-advanced", each=True),
     Row("calibration-advanced, 99 %, per channel", "calibration-advanced", PER_CHANNEL, each=True),
+    Row("calibration-advanced, 99.9 %, per channel", "calibration-advanced", WIDE, each=True),
     Row("burst, 99 %, per channel", "burst", PER_CHANNEL),
     Row("signed, 99 %, per channel", "signed", PER_CHANNEL),
     Row("srp, 99 %, per channel (4 steps before)", "srp", PER_CHANNEL, each=True),
