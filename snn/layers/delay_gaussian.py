@@ -105,12 +105,13 @@ class _Plan:
 
     def runs(self, half: _Half, first: int, count: int) -> list[tuple[slice, slice, int]]:
         """Parts of `count` steps from place `first` of the transform on, the pairs that they belong to, and their sign."""
-        N = len(half.inverse)
-        cuts = [first, *(cut for cut in (N, 2 * N) if first < cut < first + count), first + count]
-        return [
-            (slice(a - first, b - first), slice(a - a // N * N, b - a // N * N), 1 if a // N % 2 == 0 else half.sign)
-            for a, b in itertools.pairwise(cuts)
-        ]
+        middle, stop = len(half.inverse), first + count  # stop <= 2 middle
+        if stop <= middle:
+            return [(slice(0, count), slice(first, stop), 1)]
+        if first >= middle:
+            return [(slice(0, count), slice(first - middle, stop - middle), half.sign)]
+        cut = middle - first
+        return [(slice(0, cut), slice(first, middle), 1), (slice(cut, count), slice(0, stop - middle), half.sign)]
 
     def folded(self, half: _Half, values: torch.Tensor, first: int) -> torch.Tensor:
         """Sums or differences [N / 2, B C] of pairs of steps; values [steps, B, C] lie from place `first` on."""
