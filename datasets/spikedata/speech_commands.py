@@ -106,7 +106,9 @@ def prepare(root: str | os.PathLike[str] | None = None, *, download: bool = True
         return known
     archive, folder = _found(base, ARCHIVE.name), _found(base, FOLDER)
     if archive is None and folder is None and not download:
-        raise DataError(f"{NAME}: neither {home / ARCHIVE.name} nor {home / FOLDER} exists; put one of them there, or allow the download")
+        raise DataError(
+            f"{NAME}: neither {home / ARCHIVE.name} nor {home / FOLDER} exists; put one of them there, or allow the download"
+        )
     home.mkdir(parents=True, exist_ok=True)
     target = home / BANDS_FILE
     with FileLock(home / f"{BANDS_FILE}.lock"):

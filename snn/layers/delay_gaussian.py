@@ -3,7 +3,7 @@
 A sum over K taps of S outputs is a product at each of (S + K - 1) / 2 + 1 frequencies. Every step is a matrix product: to
 the frequencies, over the inputs, and back, so the cost per synapse does not grow with K. Frequencies, samples, inputs,
 outputs and long sequences are taken in pieces, so that the kernels over time of a few synapses exist at a time, in
-buffers used again.
+buffers used again. On the CPU the pieces are shared out among threads: most are too small for threads within one operation.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch.autograd.function import once_differentiable
 
+from snn.kernels import threads
 from snn.layers.delay_reference import NORM_FLOOR
 
 SEGMENT = 104  # outputs that are made at once; longer sequences are cut
-SAMPLES, INPUTS, OUTPUTS = 128, 64, 128  # of one piece: larger ones are faster and need more memory
+SAMPLES, INPUTS, OUTPUTS = 128, 64, 64  # of one piece: larger ones are faster and need more memory
+GRADIENT_INPUTS = 64  # the same for gradients, where every thread has a piece of the inputs of its own
 SMALLEST = 1e-20  # of a bump of height 1, taps below are 0: products with numbers near the smallest float are very slow
 LOWEST = -50.0  # exponents below end there, below SMALLEST, for the same reason
 
@@ -82,8 +86,6 @@ class _Plan:
         self.T, self.taps, self.sigma = len(x), max_delay + 1, sigma
         self.outputs_at_once = -(-self.T // -(-self.T // SEGMENT))
         self.halves = _halves(self.outputs_at_once, self.taps, x.dtype, x.device)
-        sizes = ((x.shape[1], SAMPLES), (x.shape[2], INPUTS), (len(weight), OUTPUTS))
-        self.samples, self.inputs, self.outputs = (_pieces(count, size) for count, size in sizes)
         self.buffers = _Buffers(x)
         middle = max_delay / 2  # counted from there, products with steps keep more digits
         steps = torch.arange(self.taps, dtype=x.dtype, device=x.device)
@@ -103,12 +105,13 @@ class _Plan:
 
     def runs(self, half: _Half, first: int, count: int) -> list[tuple[slice, slice, int]]:
         """Parts of `count` steps from place `first` of the transform on, the pairs that they belong to, and their sign."""
-        N = len(half.inverse)
-        cuts = [first, *(cut for cut in (N, 2 * N) if first < cut < first + count), first + count]
-        return [
-            (slice(a - first, b - first), slice(a - a // N * N, b - a // N * N), 1 if a // N % 2 == 0 else half.sign)
-            for a, b in itertools.pairwise(cuts)
-        ]
+        middle, stop = len(half.inverse), first + count  # stop <= 2 middle
+        if stop <= middle:
+            return [(slice(0, count), slice(first, stop), 1)]
+        if first >= middle:
+            return [(slice(0, count), slice(first - middle, stop - middle), half.sign)]
+        cut = middle - first
+        return [(slice(0, cut), slice(first, middle), 1), (slice(cut, count), slice(0, stop - middle), half.sign)]
 
     def folded(self, half: _Half, values: torch.Tensor, first: int) -> torch.Tensor:
         """Sums or differences [N / 2, B C] of pairs of steps; values [steps, B, C] lie from place `first` on."""
@@ -126,10 +129,10 @@ class _Plan:
         for part, pairs, sign in self.runs(half, first, len(total)):
             total[part].add_(made[pairs], alpha=sign)
 
-    def transformed(self, half: _Half, x: torch.Tensor, start: int) -> torch.Tensor:
-        """Three parts [3 F, B, N] of the transform of a piece x [T, B, N]."""
+    def transformed(self, half: _Half, x: torch.Tensor, start: int, buffers: _Buffers) -> torch.Tensor:
+        """Three parts [3 F, B, N] of the transform of a piece x [T, B, N], in `buffers`."""
         rows = len(half.signal)
-        out = self.buffers.take("inputs", rows // 2 * 3, *x.shape[1:])
+        out = buffers.take("inputs", rows // 2 * 3, *x.shape[1:])
         torch.mm(half.signal, self.folded(half, x[self.read(start)], 0), out=out[:rows].flatten(1))
         return _with_sum(out)
 
@@ -209,50 +212,104 @@ def _without_sum(g: torch.Tensor) -> torch.Tensor:
     return g[: 2 * len(a)]
 
 
+class _Plans:
+    """Plans of one call, one for each thread at work, and what they share."""
+
+    def __init__(
+        self, x: torch.Tensor, weight: torch.Tensor, delay: torch.Tensor, max_delay: int, sigma: float, inputs: int
+    ) -> None:
+        self.make = functools.partial(_Plan, x, weight, delay, max_delay, sigma)
+        self.own = self.make()
+        self.idle = deque([self.own])
+        sizes = ((x.shape[1], SAMPLES), (x.shape[2], inputs), (len(weight), OUTPUTS))
+        self.samples, self.inputs, self.outputs = (_pieces(count, size) for count, size in sizes)
+        self.shared = _Buffers(x)
+        self.on_cpu = x.device.type == "cpu"
+
+    def parts(self) -> Iterator[tuple[slice, int, _Half]]:
+        """Pieces of the samples, first outputs of segments, and halves of the frequencies."""
+        return itertools.product(self.samples, self.own.starts(), self.own.halves)
+
+    def each(self, work: Callable[[_Plan, int], None], count: int) -> None:
+        """Calls work(plan, k) for each k < count, on torch's threads if on the CPU, with a plan that is no one else's."""
+
+        def with_plan(k: int) -> None:
+            try:
+                plan = self.idle.pop()  # appending and popping at one end needs no lock
+            except IndexError:
+                plan = self.make()
+            work(plan, k)
+            self.idle.append(plan)
+
+        if self.on_cpu:
+            threads.run_each(with_plan, count)
+        else:
+            for k in range(count):
+                with_plan(k)
+
+    def products(self, half: _Half, samples: int) -> list[torch.Tensor]:
+        """Uninitialised room for three products [3 F, samples, n] of each piece of the outputs."""
+        rows = len(half.signal) // 2 * 3
+        return [
+            self.shared.take(f"products {piece.start}", rows, samples, piece.stop - piece.start)
+            for piece in self.outputs
+        ]
+
+
 def _pieces(count: int, size: int) -> list[slice]:
     return [slice(first, min(first + size, count)) for first in range(0, count, size)]
 
 
-def _sum_up(plan: _Plan, half: _Half, x: torch.Tensor, start: int, y: torch.Tensor) -> None:
-    """Adds what a block of frequencies gives to one segment y [steps, B, out], for a piece x [T, B, in] of the samples."""
-    rows = len(half.signal) // 2 * 3
-    sums = [plan.buffers.take(f"products {o.start}", rows, x.shape[1], o.stop - o.start) for o in plan.outputs]
-    for number, inputs in enumerate(plan.inputs):
-        seen = plan.transformed(half, x[:, :, inputs], start)
-        for own, outputs in zip(sums, plan.outputs, strict=True):
-            at = (outputs, inputs)
+def _sum_up(plans: _Plans, half: _Half, x: torch.Tensor, start: int, y: torch.Tensor) -> None:
+    """Adds what half of the frequencies gives to one segment y [steps, B, out], for a piece x [T, B, in] of the samples."""
+    sums = plans.products(half, x.shape[1])
+    for number, inputs in enumerate(plans.inputs):
+        seen = plans.own.transformed(half, x[:, :, inputs], start, plans.shared)
+
+        def add(plan: _Plan, k: int, number: int = number, inputs: slice = inputs, seen: torch.Tensor = seen) -> None:
+            at = (plans.outputs[k], inputs)
             e, total = plan.bumps(plan.delay[at].t())
             kernel = plan.kernel(half, e, plan.weight[at].t() / total)
-            own.baddbmm_(seen, kernel) if number else torch.bmm(seen, kernel, out=own)
-    for own, outputs in zip(sums, plan.outputs, strict=True):
-        plan.add_output(half, own, start, y[:, :, outputs])
+            sums[k].baddbmm_(seen, kernel) if number else torch.bmm(seen, kernel, out=sums[k])
+
+        plans.each(add, len(sums))
+
+    def finish(plan: _Plan, k: int) -> None:
+        plan.add_output(half, sums[k], start, y[:, :, plans.outputs[k]])
+
+    plans.each(finish, len(sums))
 
 
 def _differentiate(
-    plan: _Plan, half: _Half, x: torch.Tensor, start: int, g: torch.Tensor,
+    plans: _Plans, half: _Half, x: torch.Tensor, start: int, g: torch.Tensor,
     g_x: torch.Tensor | None, g_weight: torch.Tensor, g_delay: torch.Tensor,
 ) -> None:  # fmt: skip
-    """Adds the gradients of a block of frequencies, of one segment g [steps, B, out] and a piece of the samples."""
-    rows = len(half.signal) // 2 * 3
-    arrived = [plan.buffers.take(f"products {o.start}", rows, x.shape[1], o.stop - o.start) for o in plan.outputs]
-    for own, outputs in zip(arrived, plan.outputs, strict=True):
-        plan.output_gradient(half, g[:, :, outputs], start, own)
-    for inputs in plan.inputs:
-        seen = plan.transformed(half, x[:, :, inputs], start)
+    """Adds the gradients of half of the frequencies, of one segment g [steps, B, out] and a piece of the samples."""
+    arrived = plans.products(half, x.shape[1])
+
+    def begin(plan: _Plan, k: int) -> None:
+        plan.output_gradient(half, g[:, :, plans.outputs[k]], start, arrived[k])
+
+    def add(plan: _Plan, k: int) -> None:
+        inputs = plans.inputs[k]
+        seen = plan.transformed(half, x[:, :, inputs], start, plan.buffers)
         g_seen = None if g_x is None else plan.buffers.take("input gradients", *seen.shape)
-        for number, (own, outputs) in enumerate(zip(arrived, plan.outputs, strict=True)):
+        for number, (own, outputs) in enumerate(zip(arrived, plans.outputs, strict=True)):
             at = (outputs, inputs)
             e, total = plan.bumps(plan.delay[at].t())
             if g_seen is not None:
                 turned = plan.kernel(half, e, plan.weight[at].t() / total).transpose(1, 2)
                 g_seen.baddbmm_(own, turned) if number else torch.bmm(own, turned, out=g_seen)
-            g_kernel = plan.buffers.take("kernel", rows, *total.shape)
+            g_kernel = plan.buffers.take("kernel", len(own), *total.shape)
             torch.bmm(seen.transpose(1, 2), own, out=g_kernel)
             g_w, g_d = plan.parameter_gradients(half, g_kernel, e, total, at)
             g_weight[at] += g_w.t()
             g_delay[at] += g_d.t()
         if g_x is not None and g_seen is not None:
             plan.add_input_gradient(half, g_seen, start, g_x[:, :, inputs])
+
+    plans.each(begin, len(arrived))
+    plans.each(add, len(plans.inputs))
 
 
 class Gaussian(torch.autograd.Function):
@@ -264,26 +321,22 @@ class Gaussian(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.save_for_backward(x, weight, delay)
         ctx.max_delay, ctx.sigma = max_delay, sigma
-        plan = _Plan(x, weight, delay, max_delay, sigma)
+        plans = _Plans(x, weight, delay, max_delay, sigma, INPUTS)
         y = x.new_zeros(*x.shape[:2], len(weight))
-        for samples in plan.samples:
-            for start in plan.starts():
-                for half in plan.halves:
-                    segment = y[start : start + plan.outputs_at_once, samples]
-                    _sum_up(plan, half, x[:, samples], start, segment)
+        for samples, start, half in plans.parts():
+            segment = y[start : start + plans.own.outputs_at_once, samples]
+            _sum_up(plans, half, x[:, samples], start, segment)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, delay = ctx.saved_tensors
-        plan = _Plan(x, weight, delay, ctx.max_delay, ctx.sigma)
+        plans = _Plans(x, weight, delay, ctx.max_delay, ctx.sigma, GRADIENT_INPUTS)
         g_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
         g_weight, g_delay = torch.zeros_like(weight), torch.zeros_like(delay)
-        for samples in plan.samples:
+        for samples, start, half in plans.parts():
             own = None if g_x is None else g_x[:, samples]
-            for start in plan.starts():
-                for half in plan.halves:
-                    segment = g[start : start + plan.outputs_at_once, samples]
-                    _differentiate(plan, half, x[:, samples], start, segment, own, g_weight, g_delay)
+            segment = g[start : start + plans.own.outputs_at_once, samples]
+            _differentiate(plans, half, x[:, samples], start, segment, own, g_weight, g_delay)
         return g_x, g_weight, g_delay, None, None

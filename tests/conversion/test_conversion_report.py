@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+import snn
 from snn.conversion.report import batches_of, measure
 from snn.conversion.report_text import shown_steps
 from snn.errors import ShapeError
@@ -190,3 +192,23 @@ def test_wrong_data_are_named() -> None:
         measure(network, x, batch_size=0)
     with pytest.raises(TypeError, match="give them with each batch"):
         next(batches_of([x], torch.zeros(6, dtype=torch.int64)))
+
+
+def test_layers_that_work_in_place_are_reported_like_others() -> None:
+    x = torch.randn(12, 4, generator=torch.Generator().manual_seed(3))
+
+    def report_of(inplace: bool) -> dict[str, Any]:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(inplace), nn.Linear(6, 5), nn.ReLU(inplace), nn.Linear(5, 3))
+        network = snn.convert(net, "rate", x, T=3).snn
+        network.source.get_submodule("1").inplace = inplace  # type: ignore[assignment]
+        network.source.get_submodule("3").inplace = inplace  # type: ignore[assignment]
+        return measure(network, x).to_dict()
+
+    assert report_of(True) == report_of(False)
+
+
+def test_the_source_keeps_no_hooks() -> None:
+    network, x = looped_network(), dyadic_images(5)
+    measure(network, x)
+    assert all(not module._forward_hooks for module in network.source.modules())

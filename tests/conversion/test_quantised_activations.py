@@ -39,6 +39,16 @@ def test_qcfs_table_of_four_levels() -> None:
     assert QCFS(4, init=1.0)(x).tolist() == [0.0, 0.0, 0.0, 0.25, 0.25, 0.5, 0.75, 1.0, 1.0]
 
 
+def test_the_ends_of_the_clip_pass_no_gradient() -> None:
+    x = torch.tensor([0.0, 1.0, -0.125, 1.875], requires_grad=True)
+    QCFS(4, 1.0)(x)[:2].sum().backward()
+    assert x.grad is not None
+    assert x.grad[:2].tolist() == [0.0, 0.0]
+    x.grad = None
+    QuantAct(8, step=0.25)(x)[2:].sum().backward()  # positions -1/2 and 7 1/2
+    assert x.grad[2:].tolist() == [0.0, 0.0]
+
+
 def test_qcfs_equals_clip_then_floor_in_plain_torch() -> None:
     x = torch.randn(500, dtype=torch.float64) * 3
     activation = QCFS(levels=8, init=2.5).double()

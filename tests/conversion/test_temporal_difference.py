@@ -42,6 +42,8 @@ def test_value_encoder_by_hand() -> None:
     assert sent.flatten().tolist() == [1.0, 0.0, 0.0, 0.5]
     assert layer.rest is not None
     assert layer.rest.item() == pytest.approx(0.05, abs=1e-6)
+    layer.reset()  # what is left is rounded towards 0 on both sides
+    assert layer.sequence(torch.tensor([-0.3, -0.3, -1.0, 0.3]).view(4, 1)).flatten().tolist() == [0.0, -0.5, -1.0, 0.0]
 
 
 LAYERS: list[nn.Module] = [
@@ -110,6 +112,9 @@ def test_multihead_attention_sums_to_torchs(arguments: dict[str, int]) -> None:
         total = layer.sequence(query, key, value).sum(0)
         wanted, _ = attention(query.sum(0), key.sum(0), value.sum(0))
         assert torch.allclose(total, wanted, atol=1e-12)
+    layer.reset()  # and when the run is cut: biases come once
+    parts = [layer.sequence(query[i:j], key[i:j], value[i:j]) for i, j in ((0, 1), (1, 4))]
+    assert torch.allclose(torch.cat(parts).sum(0), wanted, atol=1e-12)
 
 
 def test_the_encoder_keeps_less_than_a_step() -> None:
@@ -125,6 +130,8 @@ def test_refusals_say_what_to_change() -> None:
         SpikingMultiheadAttention(nn.MultiheadAttention(8, 2))
     with pytest.raises(snn.UnsupportedError, match="add_bias_kv or add_zero_attn"):
         SpikingMultiheadAttention(nn.MultiheadAttention(8, 2, add_bias_kv=True, batch_first=True))
+    with pytest.raises(snn.UnsupportedError, match="add_bias_kv or add_zero_attn"):
+        SpikingMultiheadAttention(nn.MultiheadAttention(8, 2, add_zero_attn=True, batch_first=True))
     with pytest.raises(snn.UnsupportedError, match="return_indices=False"):
         check_function(nn.MaxPool2d(2, return_indices=True))
     with pytest.raises(ValueError, match="step must be > 0"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from snn.layers import (
     anneal_sigma,
     annealed_sigma,
     clamp_delays,
+    delay_gaussian,
     delay_parameter_groups,
     round_delays,
 )
@@ -73,6 +75,39 @@ def test_fast_sums_equal_the_reference(sizes: Any, sigma: float | None) -> None:
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("sizes", [(23, 7, 8, 5, 4), (9, 5, 7, 6, 12), (12, 4, 3, 3, 1), (10, 1, 9, 1, 5)], ids=str)
+def test_gaussian_sums_in_small_pieces(sizes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces that divide nothing evenly, and memory that would show if it were read before it is written."""
+    for name, size in {"SEGMENT": 6, "SAMPLES": 3, "INPUTS": 3, "OUTPUTS": 2, "GRADIENT_INPUTS": 2}.items():
+        monkeypatch.setattr(delay_gaussian, name, size)
+    take = delay_gaussian._Buffers.take
+    monkeypatch.setattr(
+        delay_gaussian._Buffers, "take", lambda self, name, *shape: take(self, name, *shape).fill_(math.nan)
+    )
+    leaves = problem(*sizes)
+    for sigma in (0.5, 2.0, 6.0):
+        y = Gaussian.apply(*leaves, sizes[-1], sigma)
+        expected = delayed_linear_reference(*leaves, sizes[-1], sigma)
+        torch.testing.assert_close(y, expected, rtol=1e-9, atol=1e-9)
+        cotangent = torch.randn_like(y)
+        for ours, theirs in zip(
+            torch.autograd.grad(y, leaves, cotangent), torch.autograd.grad(expected, leaves, cotangent), strict=True
+        ):
+            torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
+
+
+def test_taps_far_from_the_delay_can_be_left_out() -> None:
+    """Taps below 1e-20 of the bump are 0, also where the gradients that they get are small."""
+    x, weight, delay = problem(40, 4, 6, 5, 24)
+    expected = delayed_linear_reference(x, weight, delay, 24, 0.5)
+    cotangent = 1e-9 * torch.randn_like(expected)
+    wanted = torch.autograd.grad(expected, [weight, delay], cotangent)
+    leaves = [value.detach().float().requires_grad_() for value in (x, weight, delay)]
+    y = delayed_sum(*leaves, 24, 0.5)
+    for ours, theirs in zip(torch.autograd.grad(y, leaves[1:], cotangent.float()), wanted, strict=True):
+        assert float((ours - theirs).abs().max() / theirs.abs().max()) < 1e-5
 
 
 @pytest.mark.parametrize("sigma", [None, 0.7, 3.0])
