@@ -54,8 +54,9 @@ class LaneMap:
 def lane_source(lane_map: LaneMap, rows: tuple[str, ...], lanes: tuple[str, ...], dtype: str) -> KernelSource:
     """The kernel of `lane_map`.
 
-    Its arguments: `samples`; the rows [B, N] that it reads, then those that it writes; (values, inner) of what is given per
-    lane; numbers; the sums [N]; first and last lane; scratch.
+    Its arguments: `samples`; the rows [B, N] that it reads, then those that it writes, each with its step (1, or 0 for one
+    row [1, N] that holds for all samples); (values, inner) of what is given per lane; numbers; the sums [N]; first and last
+    lane; scratch.
 
     Args:
         rows: what is read for every neuron; lanes: what is given per lane. All else is a number.
@@ -76,7 +77,7 @@ def lane_source(lane_map: LaneMap, rows: tuple[str, ...], lanes: tuple[str, ...]
     sums = [f"sum_{name}" for name in lane_map.sums]
     in_work = [*lanes, *sums]
     width = ROW_VALUES // max(len(in_work), 1)
-    arguments = ["samples", *(f"{name}_rows" for name in row_names)]
+    arguments = ["samples", *(f"{name}_{part}" for name in row_names for part in ("rows", "step"))]
     arguments += [part for name in lanes for part in (f"{name}_values", f"{name}_inner")]
     arguments += [*scalars, *sums, "first", "last", "work"]
     lines = [
@@ -89,7 +90,10 @@ def lane_source(lane_map: LaneMap, rows: tuple[str, ...], lanes: tuple[str, ...]
                 *_each_lane([f"work[{name}_place + j] = real(0.0)" for name in sums]),
                 "for sample in range(samples):",
                 *indented(
-                    [*(f"{name}_row = {name}_rows[sample, low : low + n]" for name in row_names), *_each_lane(body)]
+                    [
+                        *(f"{name}_row = {name}_rows[sample * {name}_step, low : low + n]" for name in row_names),
+                        *_each_lane(body),
+                    ]
                 ),
                 *_each_lane([f"{name}[low + j] = work[{name}_place + j]" for name in sums]),
             ]

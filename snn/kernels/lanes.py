@@ -30,7 +30,7 @@ from snn.kernels.source_cache import load_source
 from snn.kernels.trace import OUTPUT
 
 Operand = Tensor | Layout | float
-"""What a kernel reads: rows [B, ...], values per lane, or a number."""
+"""What a kernel reads: rows [B, ...] or one [1, ...] for all samples, values per lane, or a number."""
 
 
 def one_step(call: NeuronCall) -> NeuronResult:
@@ -95,18 +95,22 @@ class _Run:
     def forward_map(self) -> LaneMap:
         return _forward_map(self.text, self.outputs, self.features is not None)
 
-    def adjoint_map(self, arriving: tuple[str, ...], wanted: _Wanted) -> LaneMap:
-        """Gradients of what is wanted from those of the outputs named by `arriving` (and of the moments)."""
-        return _adjoint_map(self.text, arriving, wanted, self.features is not None)
+    def adjoint_map(self, wanted: _Wanted) -> LaneMap:
+        """Gradients of what is wanted from those of the outputs and of the moments."""
+        return _adjoint_map(self.text, self.outputs, wanted, self.features is not None)
 
     def operands(self, tensors: Mapping[str, Tensor]) -> dict[str, Operand]:
         """All that a map of this run may read, but gradients; `tensors` are those at hand."""
         signature = parse(self.text)
-        found: dict[str, Operand] = {f"s_{name}": value for name, value in signature.start_values.items()}
+        found: dict[str, Operand] = {f"s_{name}": self.row(value) for name, value in signature.start_values.items()}
         found |= {f"p_{name}": value for name, value in signature.scalars.items()}
         names = signature.form.params
         found |= {f"surrogate_{n}": value for n, value in zip(names, signature.surrogate_values, strict=True)}
         return found | {name: self.operand(value) for name, value in tensors.items()}
+
+    def row(self, value: float) -> Tensor:
+        """One row of this value, which holds for all samples."""
+        return torch.full((1, *self.shape[1:]), value, dtype=self.dtype)
 
     def operand(self, value: Tensor) -> Operand:
         value = value.detach().to(self.dtype)
@@ -132,7 +136,7 @@ class _Step(torch.autograd.Function):
         rows = [name for name in wanted if by_name[name].dim() == x.dim()]
         ctx.run, ctx.wanted = run, _Wanted(tuple(rows), tuple(name for name in wanted if name not in rows))
         if wanted:
-            reads = run.adjoint_map(run.outputs, ctx.wanted).leaves
+            reads = run.adjoint_map(ctx.wanted).leaves
             kept = [value if name in reads or name in ctx.wanted.params else None for name, value in by_name.items()]
             ctx.save_for_backward(*kept, *([outputs[0], moments[0]] if moments else []))
         ctx.set_materialize_grads(False)
@@ -141,8 +145,7 @@ class _Step(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         run, saved = ctx.run, ctx.saved_tensors
-        arriving = tuple(name for name, g in zip(run.outputs, gradients, strict=False) if g is not None)
-        lane_map = run.adjoint_map(arriving, ctx.wanted)
+        lane_map = run.adjoint_map(ctx.wanted)
 
         def compute(*tensors: Tensor | None) -> tuple[Tensor, ...]:
             return _gradients(run, lane_map, tensors[: len(saved)], tensors[len(saved) :])
@@ -189,7 +192,8 @@ def _gradients(
     names = run.tensor_names
     tensors = {name: value for name, value in zip(names, saved, strict=False) if value is not None}
     operands = run.operands(tensors)
-    operands |= {f"g_{name}": g for name, g in zip(run.outputs, gradients, strict=False) if g is not None}
+    for name, g in zip(run.outputs, gradients, strict=False):
+        operands[f"g_{name}"] = run.row(0.0) if g is None else g
     if run.features is not None:
         h, mean = (value for value in saved[len(names) :] if value is not None)
         g_mean, g_var = (torch.zeros_like(mean) if g is None else g for g in gradients[len(run.outputs) :])
@@ -218,11 +222,11 @@ def _forward_map(text: str, outputs: tuple[str, ...], moments: bool) -> LaneMap:
 
 
 @functools.lru_cache(maxsize=4096)
-def _adjoint_map(text: str, arriving: tuple[str, ...], wanted: _Wanted, moments: bool) -> LaneMap:
+def _adjoint_map(text: str, outputs: tuple[str, ...], wanted: _Wanted, moments: bool) -> LaneMap:
     signature = parse(text)
     step, graph = signature.step, signature.step.graph
     nodes = {OUTPUT: step.output} | {f"s_{name}": node for name, node in step.new_states.items()}
-    seeds = [(nodes[name], graph.leaf("grad", name)) for name in arriving]
+    seeds = [(nodes[name], graph.leaf("grad", name)) for name in outputs]
     if moments:
         slope, h, level = (graph.leaf("input", name) for name in ("slope", "h", "level"))
         seeds.append((step.output, graph.node("add", graph.node("mul", slope, h), level)))
@@ -249,7 +253,9 @@ def _compute(
     written = {name: empty(torch.Size(shape), dtype) for name in lane_map.writes}
     sums = {name: torch.empty(count, dtype=dtype) for name in lane_map.sums}
     arguments: list[Any] = [samples]
-    arguments += [value.contiguous().numpy().reshape(samples, count) for value in (*rows.values(), *written.values())]
+    for value in (*rows.values(), *written.values()):
+        step = int(len(value) == samples)  # 0 stays on the only row
+        arguments += [value.contiguous().numpy().reshape(len(value), count), step]
     for layout in lanes.values():
         arguments += [layout.values.numpy(), layout.inner]
     for name, value in given.items():

@@ -150,7 +150,7 @@ def test_every_value_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_results_do_not_depend_on_the_number_of_threads() -> None:
-    x = torch.randn(40, 8, 32, 32)
+    x = torch.randn(40, 8, 16, 16)
     params = {**leaky_integrate_and_fire.params, "tau": torch.full((8, 1, 1), 2.0).requires_grad_()}
     call = NeuronCall(leaky_integrate_and_fire, x, {"v": 0.1}, params, sj.Sigmoid())
     before, results = torch.get_num_threads(), []
