@@ -254,7 +254,12 @@ def main() -> None:
         options.threads = 1
     if options.threads:
         torch.set_num_threads(options.threads)
-    results = earlier_results(options)
+    if not 1 <= options.batch <= options.images:
+        parser().error(f"--batch must be between 1 and --images = {options.images}, got {options.batch}")
+    try:
+        results = earlier_results(options)
+    except ValueError as error:
+        parser().error(str(error))
     if "time" in options.parts:
         time_all(options, results)
         save(results, options.json)

@@ -253,9 +253,9 @@ def _compute(
     written = {name: empty(torch.Size(shape), dtype) for name in lane_map.writes}
     sums = {name: torch.empty(count, dtype=dtype) for name in lane_map.sums}
     arguments: list[Any] = [samples]
-    for value in (*rows.values(), *written.values()):
-        step = int(len(value) == samples)  # 0 stays on the only row
-        arguments += [value.contiguous().numpy().reshape(len(value), count), step]
+    for row in (*rows.values(), *written.values()):
+        step = int(len(row) == samples)  # 0 stays on the only row
+        arguments += [row.contiguous().numpy().reshape(len(row), count), step]
     for layout in lanes.values():
         arguments += [layout.values.numpy(), layout.inner]
     for name, value in given.items():

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conversion_networks import functional_network, images
 from torch import nn
 
 import snn
+from snn.conversion.layer_report import LayerSums
+from snn.conversion.output_pairs import OutputPairs
 from snn.conversion.report import batches_of, measure
 from snn.conversion.report_text import shown_steps
 from snn.errors import ShapeError
-from tests.conversion.looped_network import dyadic_images, looped_network
+from tests.conversion.looped_network import LoopedRecord, dyadic_images, looped_network
 
 
 def labels_of(x: torch.Tensor) -> torch.Tensor:
@@ -212,3 +215,35 @@ def test_the_source_keeps_no_hooks() -> None:
     network, x = looped_network(), dyadic_images(5)
     measure(network, x)
     assert all(not module._forward_hooks for module in network.source.modules())
+
+
+def test_images_are_numbered_over_all_batches() -> None:
+    """The first layer is exact on the first five images and not on the third of the second batch."""
+    layer = looped_network().layers()["1"]
+    sums = LayerSums("1")
+    initial = layer.initial.expand(5, 2)
+    z = torch.tensor([[1.0, 0.0]]).double().expand(5, 2)
+    for output in (2 * z, 2 * z - torch.tensor([[0.0, 0.0]] * 2 + [[1.0, 0.0]] + [[0.0, 0.0]] * 2)):
+        record = LoopedRecord(2 * z, output, output != 0, initial + 2 * z - output, initial, 2)
+        sums.add(z, z, layer, record, "rate")
+    assert sums.report().first_difference == (7, 0, 1.0, 0.5)
+
+
+def test_charge_balance_leaves_silenced_neurons_out() -> None:
+    net, x = functional_network(dtype=torch.float64), images(10, 2, 8, 8, dtype=torch.float64)
+    network = snn.convert(net, "srp", x, T=6, tau=3).snn
+    report = measure(network, x)
+    network(x)
+    masks = [layer.mask for layer in network.layers().values()]
+    assert any(mask is not None and bool((mask == 0).any()) for mask in masks)
+    assert all(layer.charge_balance < 1e-12 for layer in report.layers)
+
+
+def test_points_are_of_later_batches_too() -> None:
+    pairs = OutputPairs()
+    for number in range(3):
+        pairs.add(torch.full((2000,), float(number)).double(), torch.zeros(2000).double())
+    counts = [int((pairs.points[:, 0] == number).sum()) for number in range(3)]
+    assert counts == [750, 375, 187]
+    assert pairs.means == (1.0, 0.0)
+    assert pairs.correlation is None

@@ -151,10 +151,7 @@ def test_energy_counts_additions_behind_spikes(converted: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("recipe", ["cnn-morph", "srp"])
-def test_energy_and_events_of_conversions_whose_steps_differ(
-    trained: Path, tmp_path: Path, recipe: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from neuromorphic.compiler.checkpoint_cli import main as simulate
+def test_energy_of_conversions_whose_steps_differ(trained: Path, tmp_path: Path, recipe: str) -> None:
     from neuromorphic.energy.command_line import main as energy
 
     folder, file, html = tmp_path / "snn", tmp_path / "out.json", tmp_path / "energy.html"
@@ -165,18 +162,30 @@ def test_energy_and_events_of_conversions_whose_steps_differ(
     assert found["steps"] == (18 if recipe == "cnn-morph" else 22)
     assert len(found["accuracy_by_step"]) == 18
     layers = {layer["name"]: layer for layer in found["counts"]["layers"]}
-    assert layers["network.body.readout"]["input_signal"] == {
-        "kind": "spikes",
-        "levels": 1,
-        "signed": recipe == "cnn-morph",
-    }
+    signal = {"kind": "spikes", "levels": 1, "signed": recipe == "cnn-morph"}
+    assert layers["network.body.readout"]["input_signal"] == signal
+
+
+def test_preparations_are_refused_by_the_event_engine(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from neuromorphic.compiler.checkpoint_cli import main as simulate
+
+    folder = tmp_path / "snn"
+    assert main([str(trained), "--run-dir", str(folder), "--recipe", "srp", "--T", "4", "--samples", "30"]) == 0
     capsys.readouterr()
-    done = simulate(["--checkpoint", str(folder), "--engine", "event", "--samples", "20", "--json", str(file)])
-    if recipe == "srp":
-        assert done == 2
-        assert "--engine event: a first run of 4 steps sets masks" in capsys.readouterr().err
-        return
-    assert done == 0
+    assert simulate(["--checkpoint", str(folder), "--engine", "event", "--samples", "5"]) == 2
+    assert "--engine event: a first run of 4 steps sets masks" in capsys.readouterr().err
+
+
+@pytest.mark.slow  # the neurons are compiled twice, for the run and for the comparison in float64
+def test_simulate_runs_sum_coding_spike_by_spike(trained: Path, tmp_path: Path) -> None:
+    from neuromorphic.compiler.checkpoint_cli import main as simulate
+
+    folder, file = tmp_path / "snn", tmp_path / "out.json"
+    command = [str(trained), "--run-dir", str(folder), "--recipe", "cnn-morph", "--T", "18", "--samples", "30"]
+    assert main(command) == 0
+    assert simulate(["--checkpoint", str(folder), "--engine", "event", "--samples", "20", "--json", str(file)]) == 0
     figures = json.loads(file.read_text())
     assert figures["equal_predictions"] >= 0.95
     assert figures["equal_spikes"] > 0.999

@@ -27,6 +27,11 @@ def test_steps_are_those_of_a_plain_search(margin: float, first: int) -> None:
     assert exit_steps(readouts, margin, first).tolist() == looped_steps(readouts, margin, first)
 
 
+def test_a_lead_of_just_the_margin_is_enough() -> None:
+    readouts = torch.tensor([[1.0, 0.75], [1.0, 0.5], [2.0, 0.0]]).unsqueeze(1)
+    assert exit_steps(readouts, 0.5).tolist() == [2]
+
+
 def test_accuracy_is_that_of_the_answers_given_and_batches_add_up() -> None:
     draw = torch.Generator().manual_seed(0)
     readouts, labels = torch.randn(5, 30, 4, generator=draw), torch.randint(4, (30,), generator=draw)

@@ -83,3 +83,12 @@ def test_terms_add_up_exactly_and_the_membrane_shows_the_unevenness(seed: int, T
             assert torch.equal(split.total, record.output_sum / T - h)
             assert torch.equal(split.unevenness > 0, (record.membrane < 0) & (record.events > 0))
             assert torch.equal(split.unevenness < 0, (record.membrane >= layer.threshold) & (record.events < T))
+
+
+def test_the_input_of_the_source_is_its_pre_activation() -> None:
+    """An activation that is no rectifier: a = 0.9 where z = 0.3."""
+    one = torch.tensor([1.0])
+    response = SpikingResponse(one, one / 2, 0, 4, 4, "rate")
+    split = error_split(0.3 * one, 0.9 * one, 2.0 * one, 2.0 * one, response)
+    assert split.quantisation.item() == pytest.approx(0.25 - 0.9)
+    assert split.propagated.item() == pytest.approx(0.5 - 0.25)

@@ -20,8 +20,10 @@ NOT_DATA_SETS = {
     "encode",
     "errors",
     "extras",
+    "mel",
     "root",
     "saccades",
+    "speech_commands",
     "spoken",
 }
 

@@ -76,6 +76,11 @@ def test_layers_behind_analog_neurons_multiply() -> None:
     found = measure_activity(net, [torch.rand(3, 2, 6)])
     assert [layer.input_spikes for layer in found.layers] == [None, None, None]
     assert found.energy_pj == pytest.approx(4.6 * 3 * (30 + 40 + 32))
+    # A batch for which their values happen to be whole numbers (all 0) makes them no spikes.
+    for parameter in net.parameters():
+        nn.init.zeros_(parameter) if parameter.dim() == 1 else None
+    mixed = measure_activity(net, [torch.rand(3, 2, 6), torch.zeros(3, 2, 6)])
+    assert [layer.input_spikes for layer in mixed.layers] == [None, None, None]
 
 
 def test_wrong_batches() -> None:

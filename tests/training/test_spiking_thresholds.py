@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from snn.models import SpikingMLP
+from snn.neurons.diet import DIET
 from snn.training import transfer
 from snn.training.loss import SequenceLoss
 from snn.training.stage_options import CalibrationOptions
@@ -36,6 +37,8 @@ def test_rank_of_the_percentile() -> None:
     assert percentile(torch.arange(1.0, 11.0), 90) == 9
     assert percentile(torch.arange(10.0, 0.0, -1.0).view(2, 5), 100) == 10
     assert percentile(torch.tensor([-5.0, -1.0, 3.0]), 0) == -5
+    assert percentile(torch.arange(1.0, 11.0), 95) == 10  # 8.55 is nearer to 9 than to 8
+    assert percentile(torch.arange(1.0, 11.0), 94) == 9
     with pytest.raises(ValueError, match="p must lie in"):
         percentile(torch.ones(3), 101)
 
@@ -117,6 +120,17 @@ def test_a_layer_that_no_threshold_can_wake_is_reported_as_it_is() -> None:
     before = diet_layers(net)["stack.layers.neuron2"].threshold.item()
     found = revive(net, images(2))["stack.layers.neuron2"]
     assert (found.rate, found.new_rate, found.new_threshold) == (0, 0, pytest.approx(before))
+
+
+def test_a_layer_with_hardly_a_spike_is_judged_and_its_threshold_never_rises() -> None:
+    """15 spikes of 20,000: below 0.001 per step. The only positive percentile, 2, lies above the threshold 1.9."""
+    layer = DIET(v_threshold=1.9, leak=1.0, step_mode="m")
+    current = torch.full((20, 100, 10), -1.0)
+    current[0, :15, 0] = 2.0
+    found = revive(nn.Sequential(layer), current)["0"]
+    assert found.rate == pytest.approx(15 / 20000)
+    assert found.new_threshold == pytest.approx(found.threshold) == pytest.approx(1.9)
+    assert float(layer.threshold.detach().mean()) == pytest.approx(1.9)
 
 
 def test_networks_without_diet_layers_are_refused() -> None:

@@ -100,6 +100,9 @@ def test_only_the_first_weights_are_adapted() -> None:
     ann, spiking = SpikingVGG((3, 8, 8), 4, (4, 6), RELU), SpikingVGG((2, 8, 8), 4, (5, 6), RELU)
     with pytest.raises(ValueError, match=r"conv1a\.weight has shape"):
         transfer(ann, spiking, adapt_input=True)
+    deep, wide = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), nn.Sequential(nn.Linear(3, 4), nn.Linear(5, 2))
+    with pytest.raises(ValueError, match=r"1\.weight has shape \(2, 4\) in the old network and \(2, 5\)"):
+        transfer(deep, wide, adapt_input=True)
 
 
 @pytest.mark.parametrize("kind", ["vgg", "mlp"])
@@ -113,6 +116,7 @@ def test_folded_network_equals_the_network(kind: str) -> None:
     network = with_statistics(network).double()
     folded = with_folded_norms(network)
     assert not any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in folded.modules())
+    assert any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in network.modules())
     wanted = network(x)
     assert ((folded(x) - wanted).abs().max() / wanted.abs().max()).item() < 1e-6
     with_eps = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d)]
