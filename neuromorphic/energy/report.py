@@ -17,7 +17,7 @@ from neuromorphic.energy.runs import Case
 from neuromorphic.targets import map as place
 from neuromorphic.targets.mapping import Mapping as Placement
 from snn.errors import UnsupportedError
-from snn.training.loss import votes
+from snn.training.loss import running_scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +98,7 @@ def _accuracy_by_step(case: Case) -> tuple[float, ...]:
     reset_all(case.network)
     if logits.dim() == 2:
         logits = logits.unsqueeze(0)
-    steps = torch.arange(1, len(logits) + 1, dtype=logits.dtype).view(-1, 1, 1)
-    right = (votes(logits, case.on).cumsum(0) / steps).argmax(2) == case.labels
+    right = running_scores(logits, case.on).argmax(2) == case.labels
     return tuple(right.double().mean(1).tolist())
 
 

@@ -1,6 +1,6 @@
 """Pictures of a run: accuracy over the epochs, and the spikes of a few test images in every layer."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from snn.training.atomic_write import replacing
+from snn.training.loss import On, running_scores
 from snn.training.spike_rates import memory_layers
 
 _SHOWN_NEURONS = 60
@@ -73,7 +74,7 @@ def draw_raster(
     labels: Sequence[int],
     classes: Sequence[str],
     path: Path,
-    votes: Callable[[torch.Tensor], torch.Tensor] = lambda logits: logits,
+    on: On = "mean",
 ) -> None:
     """Draw the spikes of each layer, one column per input, into a PNG file.
 
@@ -83,11 +84,12 @@ def draw_raster(
         labels: true label of each input.
         classes: name of each label.
         path: of the PNG file.
-        votes: logits -> what each step adds to the answer.
+        on: what each step adds to the answer, see `snn.training.loss.votes`.
     """
     spikes, logits = layer_spikes(network, x)
     T, B = x.shape[:2]
-    guesses = votes(logits).mean(0).argmax(1).tolist()
+    running = running_scores(logits, on)
+    guesses = running[-1].argmax(1).tolist()
     rows = len(spikes) + 1
     figure, axes = new_figure(rows, B, (2.3 * B + 1.2, 1.9 * rows + 0.6))
     for column in range(B):
@@ -101,7 +103,7 @@ def draw_raster(
             axis.tick_params(labelbottom=False)
         top = axes[0][column]
         top.set_title(f"shown: {classes[labels[column]]}\nanswer: {classes[guesses[column]]}", fontsize=10)
-        _draw_logits(axes[-1][column], logits[:, column], column == 0, classes)
+        _draw_answer(axes[-1][column], running[:, column], column == 0, classes)
         axes[-1][column].set_xlabel("time step")
         for row in range(rows):
             axes[row][column].set_xlim(-0.6, T - 0.4)
@@ -122,12 +124,11 @@ def _draw_layer(axis: Any, z: torch.Tensor) -> None:
     axis.yaxis.get_major_locator().set_params(integer=True)
 
 
-def _draw_logits(axis: Any, logits: torch.Tensor, first: bool, classes: Sequence[str]) -> None:
-    running = logits.cumsum(0) / torch.arange(1, len(logits) + 1).unsqueeze(1)  # [T, classes]
+def _draw_answer(axis: Any, running: torch.Tensor, first: bool, classes: Sequence[str]) -> None:
     image = axis.imshow(running.softmax(1).T.numpy(), aspect="auto", origin="lower", cmap="Greys", vmin=0, vmax=1)
-    image.set_extent((-0.5, len(logits) - 0.5, -0.5, logits.shape[1] - 0.5))
-    if logits.shape[1] <= 12:
-        axis.set_yticks(range(logits.shape[1]), classes, fontsize=7)
+    image.set_extent((-0.5, len(running) - 0.5, -0.5, running.shape[1] - 0.5))
+    if running.shape[1] <= 12:
+        axis.set_yticks(range(running.shape[1]), classes, fontsize=7)
     if first:
         axis.set_ylabel("class\n(darker: likelier)")
     else:

@@ -17,6 +17,16 @@ def votes(logits: torch.Tensor, on: On) -> torch.Tensor:
     return logits.softmax(-1) if on == "softmax" else logits
 
 
+def running_scores(logits: torch.Tensor, on: On = "mean") -> torch.Tensor:
+    """Return what the loss would see [T, B, classes] if the sequence ended after each step: the mean of the logits, or for
+    "softmax" the sum of the steps' softmax.
+    """
+    summed = votes(logits, on).cumsum(0)
+    if on == "softmax":
+        return summed
+    return summed / torch.arange(1, len(logits) + 1, dtype=logits.dtype, device=logits.device).view(-1, 1, 1)
+
+
 def sequence_cross_entropy(
     logits: torch.Tensor, labels: torch.Tensor, on: On = "mean", label_smoothing: float = 0.0
 ) -> torch.Tensor:

@@ -19,7 +19,6 @@ from snn.training.encoding import encoded
 from snn.training.environment import environment
 from snn.training.figures import draw_accuracy, draw_raster
 from snn.training.lightning_import import import_lightning
-from snn.training.loss import votes
 from snn.training.network_check import check_network
 from snn.training.recipe import Recipe, RecipeError, recipe_to_dict
 from snn.training.run_folder import RunFolder, is_first_process
@@ -259,7 +258,7 @@ def _draw_examples(recipe: Recipe, splits: Splits, network: nn.Module, path: Pat
     rows = torch.tensor([int((labels == label).nonzero()[0]) for label in wanted if bool((labels == label).any())])
     images, shown = splits.test.batch(rows)
     x = encoded(images, recipe.encoding, derived_seed(recipe.seed, EVALUATE))
-    draw_raster(network, x, shown.tolist(), splits.test.classes, path, lambda logits: votes(logits, recipe.loss.on))
+    draw_raster(network, x, shown.tolist(), splits.test.classes, path, recipe.loss.on)
 
 
 def _quieten_lightning() -> None:

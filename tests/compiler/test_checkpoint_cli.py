@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import neuromorphic
+from neuromorphic.compiler import checkpoint_cli
 
 pytest.importorskip("sklearn")
 
@@ -95,3 +97,10 @@ def test_names_are_found_and_importing_is_light() -> None:
     script = "import sys, neuromorphic; print(sorted({'torch', 'nir', 'spikingjelly'} & set(sys.modules)))"
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert output.stdout.strip() == "[]"
+
+
+def test_answers_are_those_of_the_loss_that_was_trained() -> None:
+    y = torch.tensor([[[9.0, 0.0]], [[0.0, 2.0]], [[0.0, 2.0]]])  # one loud step beside two that agree
+    x = torch.zeros(3, 1, 4)
+    assert checkpoint_cli.predictions(lambda part: y, x).tolist() == [0]
+    assert checkpoint_cli.predictions(lambda part: y, x, "softmax").tolist() == [1]

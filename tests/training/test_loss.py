@@ -11,7 +11,7 @@ from torch import nn
 from snn.learning import make_rule
 from snn.models import SpikingMLP
 from snn.training import bptt, sequence_cross_entropy
-from snn.training.loss import SequenceLoss
+from snn.training.loss import SequenceLoss, running_scores
 from snn.training.recipe import LossOptions, Recipe, RecipeError, ScheduleOptions
 from snn.training.schedule import delay_rate_factor, learning_rate_factor
 
@@ -51,6 +51,14 @@ def test_steps_vote_with_their_softmax_or_their_logits() -> None:
     assert SequenceLoss(on="mean").scores(y).argmax(1).tolist() == [0]
     assert SequenceLoss(on="steps").scores(y).argmax(1).tolist() == [0]
     assert SequenceLoss(on="softmax").scores(y).argmax(1).tolist() == [1]
+
+
+def test_running_scores_end_with_those_of_the_loss() -> None:
+    y = torch.randn(T, B, CLASSES, dtype=torch.float64)
+    torch.testing.assert_close(running_scores(y)[2], y[:3].mean(0))
+    summed = running_scores(y, "softmax")
+    torch.testing.assert_close(summed[2], y[:3].softmax(-1).sum(0))
+    torch.testing.assert_close(summed[-1] / T, SequenceLoss(on="softmax").scores(y))
 
 
 def test_losses_that_do_not_exist_are_refused() -> None:
