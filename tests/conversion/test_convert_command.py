@@ -316,6 +316,11 @@ def test_overwrite_replaces_the_whole_folder(trained: Path, tmp_path: Path) -> N
     assert main([*common, "--T", "3", "--overwrite"]) == 0
     assert json.loads((folder / "report.json").read_text())["T"] == 3
     assert not (folder / "raster.png").exists()
+    report, metrics = (json.loads((folder / name).read_text()) for name in ("report.json", "metrics.json"))
+    assert metrics["source_accuracy"] == report["source_accuracy"] != report["accuracy"][-1]
+    assert metrics["test_accuracy"] == report["accuracy"][-1]
+    rates = {layer["name"]: layer["events"] / layer["neurons"] / 3 for layer in report["layers"]}
+    assert metrics["spike_rates"] == pytest.approx(rates)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 

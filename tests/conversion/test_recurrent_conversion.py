@@ -59,6 +59,12 @@ def test_one_unit_by_hand(wiring: Any) -> None:
         assert (run.steps, run.positive["h"], run.negative["h"], run.recurrent) == ([3, 3, 5, 1], 7, 5, 3)
 
 
+def test_states_last_at_the_start() -> None:
+    for cell, gate in ((QuantGRU(2, 3), "z"), (QuantLSTM(2, 3), "f")):
+        biases = cell.split(cell.projection.bias)
+        assert [name for name, bias in biases.items() if bool((bias == 1).all())] == [gate]
+
+
 @pytest.mark.parametrize(("signed", "last"), [(False, 15), (True, 8)])
 def test_count_wiring_has_no_error_and_ends_with_the_larger_bound(signed: bool, last: int) -> None:
     cell = dyadic_cell(QuantRNN(6, 32, 16, signed, step=0.25))
