@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import torch
 from torch import nn
 
 from snn.conversion.command_line import main
+from snn.conversion.layer_report import LayerSums
 from snn.conversion.run_network import ConvertedRun, plain_network
 from snn.models import AnalogMLP, AnalogVGG
 from snn.training import Recipe, train
@@ -324,16 +322,23 @@ def test_overwrite_replaces_the_whole_folder(trained: Path, tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-@pytest.mark.slow
-def test_interrupt_leaves_nothing_behind(trained: Path, tmp_path: Path) -> None:
-    script = Path(__file__).parents[2] / "scripts" / "convert.py"
-    command = [sys.executable, str(script), str(trained), "--run-dir", str(tmp_path / "out"), "--T", "4000"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    time.sleep(12)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "nothing was written" in errors
+def test_interrupt_leaves_nothing_behind(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C, as a signal of the system, while the second batch is measured."""
+    measured = []
+    add = LayerSums.add
+
+    def interrupted(self: LayerSums, *arguments: Any) -> None:
+        measured.append(self.images)
+        if self.images:
+            signal.raise_signal(signal.SIGINT)
+        add(self, *arguments)
+
+    monkeypatch.setattr(LayerSums, "add", interrupted)
+    assert main([str(trained), "--run-dir", str(tmp_path / "out"), "--T", "2", "--samples", "300"]) == 130
+    assert measured[-1] > 0
+    assert "interrupted; nothing was written" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
