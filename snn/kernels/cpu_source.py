@@ -205,26 +205,12 @@ class _Writer:
             *indented(block),
         ]
         dtype = self.spec.dtype
-        text = [
-            *header(kind, self.step, self.form, dtype),
-            "import numpy as np",
-            "from numba import njit",
-            "",
-            f"from snn.kernels.cpu_math import exp_{dtype}, spread, tanh_{dtype}  # {digest_of_math()}",
-            "",
-            f"real = np.{dtype}",
-            f"WIDTH = {width}",
-            *(f"{name}_row = {k * (width + GAP)}" for k, name in enumerate(rows)),
-            "",
-            "",
-            '@njit(cache=True, nogil=True, error_model="numpy")',
-            f"def {kind}({', '.join(arguments)}):",
-            *indented(lines),
-            "",
-        ]
+        head = header(kind, self.step, self.form, dtype)
+        places = [f"WIDTH = {width}", *(f"{name}_row = {k * (width + GAP)}" for k, name in enumerate(rows))]
         form = [self.form.name] if kind == "backward" else []
         name = "_".join([self.step.model.name, kind, *form, dtype])
-        return KernelSource(name, "\n".join(text), width, len(rows) * (width + GAP), saved_rows)
+        text = module_text(head, places, kind, arguments, lines, dtype)
+        return KernelSource(name, text, width, len(rows) * (width + GAP), saved_rows)
 
 
 _X_T = "x_t = x[t * x_step, low : low + n]"
@@ -242,6 +228,35 @@ def _lanes(*body: str) -> list[str]:
     return ["for j in range(n):", *indented(list(body))]
 
 
-def digest_of_math() -> str:
+def module_text(
+    head: list[str], places: list[str], kind: str, arguments: list[str], lines: list[str], dtype: str
+) -> str:
+    """A file with one kernel.
+
+    Args:
+        head: docstring of the file.
+        places: constants of the module.
+        kind: name of the function; `arguments` and `lines` are its own.
+    """
+    text = [
+        *head,
+        "import numpy as np",
+        "from numba import njit",
+        "",
+        f"from snn.kernels.cpu_math import exp_{dtype}, spread, tanh_{dtype}  # {_digest_of_math()}",
+        "",
+        f"real = np.{dtype}",
+        *places,
+        "",
+        "",
+        '@njit(cache=True, nogil=True, error_model="numpy")',
+        f"def {kind}({', '.join(arguments)}):",
+        *indented(lines),
+        "",
+    ]
+    return "\n".join(text)
+
+
+def _digest_of_math() -> str:
     """Puts the text of the functions that kernels inline into their names, so that no compiled kernel outlives them."""
     return hashlib.sha256((Path(__file__).parent / "cpu_math.py").read_bytes()).hexdigest()[:8]

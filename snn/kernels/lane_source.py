@@ -12,7 +12,7 @@ import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from snn.kernels.cpu_source import GAP, ROW_VALUES, KernelSource, digest_of_math, numba_dialect
+from snn.kernels.cpu_source import GAP, ROW_VALUES, KernelSource, module_text, numba_dialect
 from snn.kernels.emit import Emitter
 from snn.kernels.graph import LEAVES, Node, in_order
 from snn.kernels.kernel_text import header, hoisted_constants, indented
@@ -99,24 +99,11 @@ def lane_source(lane_map: LaneMap, rows: tuple[str, ...], lanes: tuple[str, ...]
             ]
         ),
     ]
-    text = [
-        *header(lane_map.kind, lane_map.step, lane_map.form, dtype),
-        "import numpy as np",
-        "from numba import njit",
-        "",
-        f"from snn.kernels.cpu_math import exp_{dtype}, spread, tanh_{dtype}  # {digest_of_math()}",
-        "",
-        f"real = np.{dtype}",
-        *(f"{name}_place = {k * (width + GAP)}" for k, name in enumerate(in_work)),
-        "",
-        "",
-        '@njit(cache=True, nogil=True, error_model="numpy")',
-        f"def {lane_map.kind}({', '.join(arguments)}):",
-        *indented(lines),
-        "",
-    ]
+    head = header(lane_map.kind, lane_map.step, lane_map.form, dtype)
+    places = [f"{name}_place = {k * (width + GAP)}" for k, name in enumerate(in_work)]
+    text = module_text(head, places, lane_map.kind, arguments, lines, dtype)
     name = "_".join([lane_map.step.model.name, lane_map.kind, lane_map.form.name, dtype])
-    return KernelSource(name, "\n".join(text), width, len(in_work) * (width + GAP), None)
+    return KernelSource(name, text, width, len(in_work) * (width + GAP), None)
 
 
 def _each_lane(body: Iterable[str]) -> list[str]:
