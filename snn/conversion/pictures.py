@@ -67,6 +67,8 @@ def _draw_errors(report: ConversionReport, path: Path) -> Path:
     axis.scatter(
         range(len(names)), totals, color="black", marker="_", s=160, label="total (terms may cancel)", zorder=3
     )
+    axis.use_sticky_edges = False  # else no room above bars that end in an empty term
+    axis.set_ylim(bottom=0.0)
     axis.set_xticks(range(len(names)), names, rotation=35, ha="right")
     axis.set_ylabel("mean size, % of mean activation")
     axis.set_axisbelow(True)
