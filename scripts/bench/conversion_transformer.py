@@ -14,6 +14,7 @@ import json
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,14 +100,13 @@ def spikingjelly(net: nn.Module, recipe: Any, T: int) -> Run:
 
 def rows(net: nn.Module, calibration: tuple[torch.Tensor, torch.Tensor], T: int) -> dict[str, Callable[[], Run]]:
     batches = list(zip(calibration[0].split(50), calibration[1].split(50), strict=True))
-    made: dict[str, Callable[[], Run]] = {"td": lambda: ours(net, calibration[0], T, 0)}
+    made: dict[str, Callable[[], Run]] = {"td": partial(ours, net, calibration[0], T, 0)}
     for levels in (15, 63, 255):
-        made[f"td, {levels} levels"] = lambda levels=levels: ours(net, calibration[0], T, levels)  # type: ignore[misc]
-    made["SpikingJelly TD equivalent"] = lambda: spikingjelly(net, ann2snn.TransformerTDEquivalentRecipe(T), T)
+        made[f"td, {levels} levels"] = partial(ours, net, calibration[0], T, levels)
+    made["SpikingJelly TD equivalent"] = partial(spikingjelly, net, ann2snn.TransformerTDEquivalentRecipe(T), T)
     for mode in ("equivalent", "spiking_encoder"):
-        made[f"SpikingJelly STA, {mode}"] = lambda mode=mode: spikingjelly(  # type: ignore[misc]
-            net, ann2snn.STATransformerRecipe(batches, time_steps=T, mode=mode), T
-        )
+        recipe = ann2snn.STATransformerRecipe(batches, time_steps=T, mode=mode)
+        made[f"SpikingJelly STA, {mode}"] = partial(spikingjelly, net, recipe, T)
     return made
 
 

@@ -129,12 +129,18 @@ class CalibrationAdvanced(_Calibrated):
         images = [part for batch in batches for part in batch.split(self.samples)]
         found = {}
         for segment in parts:
-            wanted: list[torch.Tensor] = []
-            observe(network, images, [segment.activation], lambda name, a, wanted=wanted: wanted.append(a))  # type: ignore[misc]
+            wanted = _activations(network, images, segment.activation)
             inputs = mean_inputs(network, segment, images, T)
-            found[segment.activation] = fit_weights(network, segment, inputs, torch.cat(wanted), T, fit)
+            found[segment.activation] = fit_weights(network, segment, inputs, wanted, T, fit)
             self.correct_layers(network, batches, T, [segment.activation])
         network.notes.append(_note(found, self.weights))
+
+
+def _activations(network: ConvertedNetwork, batches: Sequence[torch.Tensor], name: str) -> torch.Tensor:
+    """The source network's activations [N, ...] of this name."""
+    seen: list[torch.Tensor] = []
+    observe(network, batches, [name], lambda _, a: seen.append(a))
+    return torch.cat(seen)
 
 
 def _note(found: Mapping[str, Fitted], iterations: int) -> str:
